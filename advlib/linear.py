@@ -1,0 +1,204 @@
+"""Linear models, where the worst case is a closed form: both sides at once.
+
+The inner problem of a linear model is to minimise ``<w, delta>`` over the allowed
+set, a convex problem with an explicit solution for each norm, with and without the
+box ``0 <= x + delta <= 1``. Everything else here follows from ``worst_delta``.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advlib._check import check_eps, check_images, check_labels
+
+DUAL = {"linf": 1, "l2": 2, "l1": float("inf")}
+
+
+def dual_norm(w: Tensor, norm: str = "linf") -> Tensor:
+    """Return the dual of ``norm`` of ``w`` (..., D), shape (...).
+
+    ``max <w, delta>`` over ``norm(delta) <= eps`` is ``eps * dual_norm(w)``. Raises
+    ``ValueError`` for a norm other than ``linf``, ``l2``, ``l1``.
+    """
+    check_eps(0.0, norm)
+    return torch.linalg.vector_norm(w, ord=DUAL[norm], dim=-1)
+
+
+def _fill_l2(slope: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Return min(t * slope, room) with the t at which its l2 norm is ``eps``.
+
+    Pixels saturate in the order of room / slope; between two such t the squared norm
+    is (room^2 of the saturated) + t^2 (slope^2 of the rest), so t is explicit.
+    """
+    reach = torch.where(slope > 0, room / slope, torch.inf)
+    t, order = reach.sort(dim=-1)
+    full = room.gather(-1, order).square().where(t.isfinite(), 0.0)
+    free = slope.gather(-1, order).square()
+    used = full.cumsum(-1) - full  # by the pixels that saturate before this one
+    left = free.flip(-1).cumsum(-1).flip(-1)  # slopes of this pixel and those after
+    fits = used + torch.where(left > 0, t.square() * left, 0.0) <= eps**2
+    k = fits.sum(-1, keepdim=True)  # so many pixels saturate
+    last = k.clamp(max=slope.shape[-1] - 1)
+    root = (eps**2 - used.gather(-1, last)).clamp(min=0) / left.gather(-1, last)
+    everything = (k == slope.shape[-1]) | (left.gather(-1, last) == 0)
+    scale = torch.where(everything, torch.inf, root.sqrt())
+    step = torch.where(slope > 0, slope * scale, 0.0)
+    return torch.minimum(step, room)
+
+
+def _fill_l1(slope: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Return the greedy fill: the steepest pixels first, each up to its room."""
+    room = torch.where(slope > 0, room, 0.0)
+    order = slope.argsort(dim=-1, descending=True)
+    sorted_room = room.gather(-1, order)
+    spent = sorted_room.cumsum(-1) - sorted_room
+    step = torch.minimum((eps - spent).clamp(min=0), sorted_room)
+    return torch.zeros_like(room).scatter(-1, order, step)
+
+
+def worst_delta(
+    w: Tensor, x: Tensor, eps: float, *, norm: str = "linf", box: bool = True
+) -> Tensor:
+    """Return the ``delta`` that minimises ``<w, delta>`` over the allowed set: exact.
+
+    ``w`` and ``x`` (..., D) broadcast against each other; ``x`` in [0, 1]; ``eps`` in
+    units of ``x``. With ``box``, ``x + delta`` stays in [0, 1]. Returns ``delta``
+    (..., D), detached, exact up to rounding. Raises ``ValueError`` for NaN in ``w``,
+    images outside [0, 1], a negative ``eps`` or an unknown ``norm``.
+    """
+    check_images(x.reshape(1, -1))
+    check_eps(eps, norm)
+    if not w.isfinite().all():
+        raise ValueError("the weights hold NaN or infinity")
+    w, x = torch.broadcast_tensors(w.detach(), x.detach())
+    if not box:
+        return _unboxed(w, eps, norm)
+    if norm == "linf":
+        return (-eps * w.sign()).clamp(-x, 1 - x)
+    room = torch.where(w > 0, x, 1 - x)  # how far a pixel can move against w
+    fill = {"l2": _fill_l2, "l1": _fill_l1}[norm]
+    return (-w.sign() * fill(w.abs(), room, eps)).clamp(-x, 1 - x)
+
+
+def _unboxed(w: Tensor, eps: float, norm: str) -> Tensor:
+    if norm == "linf":
+        return -eps * w.sign()
+    if norm == "l2":
+        length = torch.linalg.vector_norm(w, dim=-1, keepdim=True)
+        return -eps * torch.where(length > 0, w / length, 0.0)
+    steepest = w.abs().argmax(-1, keepdim=True)
+    step = -eps * w.gather(-1, steepest).sign()
+    return torch.zeros_like(w).scatter(-1, steepest, step)
+
+
+def min_product(
+    w: Tensor, x: Tensor, eps: float, *, norm: str = "linf", box: bool = True
+) -> Tensor:
+    """Return ``min <w, delta>`` over the allowed set, shape (...), differentiable in w.
+
+    Arguments and errors as ``worst_delta``; without the box it is
+    ``-eps * dual_norm(w)``. Its gradient in ``w`` is ``worst_delta`` (Danskin).
+    """
+    return (w * worst_delta(w, x, eps, norm=norm, box=box)).sum(-1)
+
+
+def binary_margins(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    norm: str = "linf",
+    box: bool = True,
+) -> Tensor:
+    """Return the exact worst-case margins ``min y h(x + delta)`` (N,).
+
+    ``model`` has one linear layer with one output; ``x`` (N, ...) in [0, 1]; ``y``
+    (N,) of -1 and +1. Differentiable in the parameters. Raises ``TypeError`` for
+    another model, ``ValueError`` for other labels, and what ``worst_delta`` raises.
+    """
+    weight, bias = parameters(model)
+    if len(weight) != 1:
+        raise TypeError(f"a binary model has one output, this one {len(weight)}")
+    if y.shape != x.shape[:1] or not (y.abs() == 1).all():
+        raise ValueError("binary labels are -1 and +1, one per image")
+    x = x.flatten(1)
+    clean = y * (x @ weight[0] + bias[0])
+    return clean + min_product(y[:, None] * weight, x, eps, norm=norm, box=box)
+
+
+def parameters(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return ``weight`` (K, D) and ``bias`` (K,) of a linear model.
+
+    Raises ``TypeError`` unless ``model`` is Flatten layers and exactly one Linear
+    layer with a bias.
+    """
+    layers = list(model) if isinstance(model, nn.Sequential) else [model]
+    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    others = [m for m in layers if not isinstance(m, (nn.Linear, nn.Flatten))]
+    if others or len(linears) != 1 or linears[0].bias is None:
+        raise TypeError("not a linear model: need Flatten layers and one Linear")
+    return linears[0].weight, linears[0].bias
+
+
+def pairwise_margins(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    norm: str = "linf",
+    box: bool = True,
+) -> Tensor:
+    """Return ``min (z_y - z_j)(x + delta)`` for every class j: (N, K), exact.
+
+    Each entry is exact on its own (the minimisers differ from class to class); entry
+    j = y is 0. ``x`` (N, ...) in [0, 1], ``y`` (N,) int64. Differentiable in the
+    parameters. Raises ``TypeError`` for a model that is not linear and what
+    ``worst_delta`` raises.
+    """
+    check_labels(x, y)
+    weight, bias = parameters(model)
+    if not (y < len(weight)).all():
+        raise ValueError(f"a label is not below the number of classes {len(weight)}")
+    x = x.flatten(1)
+    difference = weight[y][:, None] - weight  # (N, K, D)
+    clean = torch.einsum("nkd,nd->nk", difference, x) + bias[y][:, None] - bias
+    return clean + min_product(difference, x[:, None], eps, norm=norm, box=box)
+
+
+def robustly_wrong(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    norm: str = "linf",
+    box: bool = True,
+) -> Tensor:
+    """Return which images some allowed ``delta`` misclassifies (N,): exact, bool.
+
+    A tie counts as an error: no other class may reach the logit of the right one.
+    Arguments and errors as ``pairwise_margins``.
+    """
+    margins = pairwise_margins(model, x, y, eps, norm=norm, box=box)
+    right = F.one_hot(y, margins.shape[1]).bool()
+    return (margins.masked_fill(right, torch.inf) <= 0).any(1)
+
+
+def cross_entropy_bound(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    norm: str = "linf",
+    box: bool = True,
+) -> Tensor:
+    """Return an upper bound on the worst-case cross-entropy (N,): sound, not exact.
+
+    It is the cross-entropy of the negated ``pairwise_margins``: each class gets its
+    own best ``delta``. Exact for two classes. Arguments and errors as there.
+    """
+    margins = pairwise_margins(model, x, y, eps, norm=norm, box=box)
+    return torch.logsumexp(-margins, dim=1)

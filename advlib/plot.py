@@ -1,0 +1,136 @@
+"""Drawing on axes that the caller owns: one style, one colour per method."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
+# Okabe and Ito's colour-blind palette; a method keeps its colour through the book
+COLORS = {
+    "clean": "#000000",
+    "attack": "#D55E00",
+    "exact": "#0072B2",
+    "bound": "#009E73",
+    "random": "#999999",
+    "standard": "#E69F00",
+    "robust": "#56B4E9",
+    "third": "#CC79A7",
+}
+
+
+def use_style() -> None:
+    """Set the book's matplotlib style: size, resolution, grid, fonts."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.6),
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "legend.frameon": False,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "lines.linewidth": 1.8,
+        }
+    )
+
+
+def image(
+    ax: Axes, pixels, title: str = "", *, low: float = 0.0, high: float = 1.0
+) -> AxesImage:
+    """Draw one image (C, H, W) or (H, W); ``low`` is black and ``high`` is white."""
+    array = np.asarray(pixels, dtype=float)
+    if array.ndim == 3:
+        array = array[0] if len(array) == 1 else array.transpose(1, 2, 0)
+    if array.ndim == 3:  # colour: matplotlib ignores vmin and vmax there
+        array = ((array - low) / (high - low)).clip(0, 1)
+    shown = ax.imshow(array, cmap="gray", vmin=low, vmax=high)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.set_title(title)
+    return shown
+
+
+def images(axes: Sequence[Axes], batch, titles: Sequence[str] = ()) -> None:
+    """Draw images (N, C, H, W) on the N axes, with a title each if given."""
+    names = list(titles) or [""] * len(axes)
+    for ax, pixels, title in zip(np.ravel(axes), batch, names, strict=True):
+        image(ax, pixels, title)
+
+
+def perturbation(ax: Axes, delta, title: str = "", *, eps: float) -> AxesImage:
+    """Draw a perturbation on a diverging scale: blue is -eps, white 0, red +eps.
+
+    The scale ends at 1.4 eps, so that the full change keeps a readable colour.
+    """
+    array = np.asarray(delta, dtype=float)
+    if array.ndim == 3:  # the largest change over the channels, with its sign
+        flat = np.abs(array).argmax(0)
+        array = np.take_along_axis(array, flat[None], 0)[0]
+    shown = ax.imshow(array, cmap="RdBu_r", vmin=-1.4 * eps, vmax=1.4 * eps)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.set_title(title)
+    return shown
+
+
+def band(
+    ax: Axes,
+    x,
+    center,
+    low,
+    high,
+    *,
+    label: str,
+    color: str,
+    style: str = "-",
+    marker: str = "",
+) -> None:
+    """Draw a line with its interval as a band of the same colour."""
+    ax.plot(x, center, style, color=color, label=label, marker=marker)
+    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def both_sides(ax: Axes) -> None:
+    """Draw the map of the book on ``ax``: two sides that close in on the worst case.
+
+    A drawing, not a measurement: effort to the right, the loss of one image upwards.
+    """
+    truth = 1.0
+    steps = {
+        "attack": [(0.0, 0.18, "FGSM"), (1.6, 0.5, "PGD"), (3.2, 0.74, "restarts"),
+                   (4.8, 0.9, "ensembles")],
+        "bound": [(0.0, 2.0, "intervals"), (1.6, 1.6, "CROWN"),
+                  (3.2, 1.34, "linear programs"), (4.8, 1.14, "optimised slopes")],
+    }  # fmt: skip
+    for side, points in steps.items():
+        x = [p[0] for p in points] + [6.4]
+        level = [p[1] for p in points] + [points[-1][1]]
+        color = COLORS[side]
+        ax.step(x, level, where="post", color=color)
+        ax.fill_between(x, level, truth, step="post", color=color, alpha=0.12, lw=0)
+        for left, height, name in points:
+            up = side == "bound"
+            ax.text(
+                left + 0.08,
+                height + (0.05 if up else -0.05),
+                name,
+                color=color,
+                va="bottom" if up else "top",
+            )
+    ax.plot([0, 6.4], [truth, truth], color=COLORS["exact"])
+    for height, side, text in [
+        (1.5, "bound", "upper bounds\n(Chapter 6)"),
+        (truth, "exact", "exact: integer programs,\nbranch and bound (Chapter 5)"),
+        (0.5, "attack", "lower bounds\n(Chapter 4)"),
+    ]:
+        ax.text(6.6, height, text, color=COLORS[side], va="center")
+    ax.set(
+        xlim=(0, 10.4), ylim=(0, 2.25), xticks=[], yticks=[], xlabel="effort",
+        ylabel="worst-case loss of one image",
+    )  # fmt: skip
+    ax.grid(False)

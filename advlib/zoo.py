@@ -1,0 +1,212 @@
+"""Trained networks: recipe, weights, provenance.
+
+``load(name, dataset)`` reads the weights committed for MNIST and trains by the same
+recipe on any other data set (seconds on digits). ``python -m advlib.zoo train NAME``
+remakes a committed file.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save_file
+from torch import nn
+
+from advlib import attacks, data, evaluation, models, training
+from advlib._vision import torchvision
+
+WEIGHTS = Path(__file__).parent / "weights"
+CHECKSUMS = WEIGHTS / "sha256.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network was trained: SGD, ``lr`` for ``epochs``, then ``lr / 10``.
+
+    ``build`` names a function of ``advlib.models``. ``eps`` > 0 is adversarial
+    training in the l-inf ball, box respected, by ``num_steps`` of PGD from a random
+    start with ``alpha = 2.5 eps / num_steps``. At least ``min_steps`` updates are
+    made, so that a small data set gets more epochs.
+    """
+
+    build: str
+    epochs: int = 10
+    lr: float = 0.1
+    drop_after: float = 0.5
+    batch_size: int = 100
+    seed: int = 0
+    eps: float = 0.0
+    num_steps: int = 0
+    min_steps: int = 1000
+
+    def rates(self, n: int) -> list[float]:
+        """Return the learning rate of each epoch on ``n`` images."""
+        enough = math.ceil(self.min_steps / math.ceil(n / self.batch_size))
+        epochs = max(self.epochs, enough)
+        first = math.ceil(self.drop_after * epochs)
+        return [self.lr] * first + [self.lr / 10] * (epochs - first)
+
+    def attack(self) -> attacks.Attack | None:
+        """Return the training attack, or None for standard training."""
+        if self.eps == 0:
+            return None
+        generator = torch.Generator().manual_seed(self.seed)
+        alpha = 2.5 * self.eps / self.num_steps
+        return lambda model, x, y: attacks.pgd_linf(
+            model,
+            x,
+            y,
+            self.eps,
+            alpha=alpha,
+            num_steps=self.num_steps,
+            generator=generator,
+        )
+
+
+RECIPES = {
+    "linear": Recipe("linear"),
+    "small": Recipe("small"),
+    "dnn_2": Recipe("dnn_2"),
+    "dnn_4": Recipe("dnn_4"),
+    "cnn": Recipe("cnn"),
+    "dnn_2_pgd": Recipe("dnn_2", epochs=20, eps=0.1, num_steps=7),
+}
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise ValueError(f"unknown network {name!r}; one of {sorted(RECIPES)}")
+    return RECIPES[name]
+
+
+def train(
+    name: str, dataset: data.Dataset, *, seed: int | None = None
+) -> nn.Sequential:
+    """Train network ``name`` by its recipe on ``dataset.train``; eval mode.
+
+    ``seed`` replaces the recipe's. Raises ``ValueError`` for an unknown name.
+    """
+    recipe = _recipe(name)
+    seed = recipe.seed if seed is None else seed
+    build = getattr(models, recipe.build)
+    model = models.seeded(build, dataset.shape, dataset.num_classes, seed=seed)
+    rates = recipe.rates(len(dataset.train[1]))
+    training.fit(
+        model,
+        *dataset.train,
+        epochs=len(rates),
+        lr=rates,
+        batch_size=recipe.batch_size,
+        attack=recipe.attack(),
+        seed=seed,
+    )
+    return model
+
+
+def _file(name: str, dataset: str) -> Path:
+    return WEIGHTS / f"{dataset}-{name}.safetensors"
+
+
+def load(name: str, dataset: data.Dataset) -> nn.Sequential:
+    """Return network ``name`` for ``dataset``, in eval mode.
+
+    Reads the committed weights if there are any for ``dataset``, else trains. Raises
+    ``ValueError`` for an unknown name or a file that is not the committed one.
+    """
+    recipe, path = _recipe(name), _file(name, dataset.name)
+    if not path.is_file():
+        return train(name, dataset)
+    content = path.read_bytes()
+    expected = json.loads(CHECKSUMS.read_text())[path.name]
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise ValueError(
+            f"{path.name} is truncated or altered; restore it, or remake it with "
+            f"python -m advlib.zoo train {name}"
+        )
+    build = getattr(models, recipe.build)
+    model = models.seeded(build, dataset.shape, dataset.num_classes, seed=0)
+    model.load_state_dict(load_bytes(content))
+    return model
+
+
+def provenance(name: str, dataset: str = "mnist") -> dict:
+    """Return how a committed network was made: recipe, versions, seconds, test error.
+
+    Raises ``FileNotFoundError`` if no weights are committed for ``dataset``.
+    """
+    path = _file(name, dataset)
+    if not path.is_file():
+        raise FileNotFoundError(f"no committed weights for {name} on {dataset}")
+    with safe_open(path, "pt") as stored:
+        return json.loads(stored.metadata()["provenance"])
+
+
+def remake(name: str, dataset: data.Dataset) -> dict:
+    """Train ``name``, write its weights, provenance and checksum; return the second."""
+    began = time.perf_counter()
+    model = train(name, dataset)
+    error = evaluation.clean_error(model, *dataset.test)
+    record = {
+        "command": f"python -m advlib.zoo train {name}",
+        "dataset": str(dataset),
+        "recipe": asdict(_recipe(name)),
+        "test_wrong": error.wrong,
+        "test_images": error.n,
+        "seconds": round(time.perf_counter() - began),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__.split("+")[0],
+        },
+    }
+    WEIGHTS.mkdir(exist_ok=True)
+    path = _file(name, dataset.name)
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, path, {"provenance": json.dumps(record)})
+    sums = json.loads(CHECKSUMS.read_text()) if CHECKSUMS.is_file() else {}
+    sums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    CHECKSUMS.write_text(json.dumps(sums, indent=1, sort_keys=True) + "\n")
+    return record
+
+
+def imagenet_resnet50() -> tuple[nn.Sequential, list[str]]:
+    """Return torchvision's pretrained ResNet-50 on [0, 1] images, and class names.
+
+    Downloads about 98 MB on first use. The input is (N, 3, 224, 224) in [0, 1]:
+    normalisation is the first layer. Eval mode. Raises ``OSError`` without network.
+    """
+    kinds = torchvision().models
+    weights = kinds.ResNet50_Weights.IMAGENET1K_V1
+    normalize = models.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    network = nn.Sequential(normalize, kinds.resnet50(weights=weights))
+    return network.eval(), weights.meta["categories"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``python -m advlib.zoo {list, train NAME}``."""
+    parser = argparse.ArgumentParser(prog="python -m advlib.zoo")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the networks and their recipes")
+    again = commands.add_parser("train", help="train a network and write its weights")
+    again.add_argument("name", choices=sorted(RECIPES))
+    again.add_argument("--dataset", default="mnist")
+    options = parser.parse_args(arguments)
+    if options.command == "list":
+        for name, recipe in RECIPES.items():
+            sys.stdout.write(f"{name}: {recipe}\n")
+    else:
+        record = remake(options.name, data.load(options.dataset))
+        sys.stdout.write(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""One text, two data modes: outputs are compared only on the data that wrote them."""
+
+import os
+
+import pytest
+
+from advlib import data
+
+COMMITTED = "mnist"  # the data set behind the committed outputs
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the data set once, for this process and every kernel it starts."""
+    if "ADVLIB_DATA" in os.environ:  # kernels run in chapters/, pytest here
+        os.environ["ADVLIB_DATA"] = os.path.abspath(os.environ["ADVLIB_DATA"])
+    name = data.default().name
+    os.environ["ADVLIB_DATASET"] = name
+    os.environ.pop("ADVLIB_IMAGENET", None)  # its outputs are not the committed ones
+    if config.getoption("nbval", default=False) and name != COMMITTED:
+        config.option.nbval, config.option.nbval_lax = False, True
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which data set the tests run on, and whether outputs are compared."""
+    strict = config.getoption("nbval", default=False)
+    lax = config.getoption("nbval_lax", default=False)
+    how = "compared" if strict else "run, not compared" if lax else "not run"
+    return f"data: {os.environ['ADVLIB_DATASET']}; chapter outputs: {how}"

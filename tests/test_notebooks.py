@@ -1,0 +1,196 @@
+"""What a reader may expect of every chapter, checked without running it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+TAGS = {
+    "remove-cell",
+    "nbval-skip",
+    "hide-input",
+    "hide-cell",
+    "nbval-ignore-output",
+    "raises-exception",
+}
+HEADINGS = ["In this chapter", "What goes wrong", "Summary", "Exercises"]
+HEADINGS.append("Notes and sources")
+TAIL = """torch.manual_seed(0)
+plot.use_style()
+dataset = data.default()
+print(dataset)"""
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, 4)
+
+
+def _code(nb: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def _text(nb: nbformat.NotebookNode) -> str:
+    return "\n\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
+
+
+def test_every_chapter_is_in_the_toc():
+    """A notebook that the site does not show would be tested and never read."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    assert [f"chapters/{p.stem}" for p in CHAPTERS] == [
+        name for name in listed if name.startswith("chapters/")
+    ]
+
+
+@each_chapter
+def test_clean_run(path):
+    """Counts 1..n, no stderr, no stored error but the announced ones, no paths."""
+    cells = _code(_read(path))
+    run = [c for c in cells if "nbval-skip" not in c.metadata.get("tags", [])]
+    first = run[0].execution_count
+    assert [c.execution_count for c in run] == list(range(first, first + len(run)))
+    for cell in cells:
+        for output in cell.outputs:
+            assert output.get("name") != "stderr", cell.id
+            announced = "raises-exception" in cell.metadata.get("tags", [])
+            assert output.output_type != "error" or announced, cell.id
+            if output.output_type == "error":
+                assert len(output.traceback) == 1, "frames hold machine paths"
+        stored = json.dumps(list(cell.outputs), default=str)
+        stored = re.sub(r"[A-Za-z0-9+/=\\n]{200,}", "", stored)
+        assert not re.search(r"/(home|root|Users|tmp|work|content)/", stored), cell.id
+
+
+@each_chapter
+def test_metadata(path):
+    """One kernel name, readable unique ids, allowed tags only, no time stamps."""
+    nb = _read(path)
+    assert set(nb.metadata) == {"kernelspec", "language_info"}
+    assert nb.metadata.kernelspec.name == "python3"
+    ids = [cell.id for cell in nb.cells]
+    assert len(ids) == len(set(ids))
+    assert not [i for i in ids if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f-]+)?", i)]
+    for cell in nb.cells:
+        assert set(cell.metadata) <= {"tags", "mystnb"}, cell.id
+        assert set(cell.metadata.get("tags", [])) <= TAGS, cell.id
+
+
+@each_chapter
+def test_first_cells(path):
+    """The Colab cell comes first; after the imports all first cells are equal."""
+    setup, first = _code(_read(path))[:2]
+    assert setup.metadata.tags == ["remove-cell", "nbval-skip"]
+    assert setup.outputs == []
+    imports, tail = first.source.split("\n\n")
+    assert tail == TAIL
+    assert len(imports.splitlines()) <= 12
+    assert all(re.match(r"(import|from) ", line) for line in imports.splitlines())
+
+
+@each_chapter
+def test_budgets(path):
+    """Words, cells, lines, columns and bytes stay within what can be read at ease."""
+    nb = _read(path)
+    cells = [c.source.splitlines() for c in _code(nb)]
+    assert 1500 <= len(_text(nb).split()) <= 3500
+    assert 15 <= len(cells) <= 35
+    assert max(map(len, cells)) <= 25
+    assert 4 <= sorted(map(len, cells))[len(cells) // 2] <= 9
+    too_wide = [line for lines in cells[1:] for line in lines if len(line) > 79]
+    assert too_wide == []
+    assert path.stat().st_size <= 600 * 1024
+
+
+@each_chapter
+def test_template(path):
+    """Every chapter has the parts of the template, in order, and 5 to 8 exercises."""
+    text = _text(_read(path))
+    places = [text.find(f"\n## {heading}") for heading in HEADINGS]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert text.startswith("# ")
+    exercises = re.findall(r"\*\*Exercise [\d.ab]+ \((\w+)\)", text)
+    assert 5 <= len(exercises) <= 8
+    assert {"recall", "pencil", "code", "open"} == set(exercises)
+    folded = text.count("<details><summary>Solution</summary>")
+    hidden = [
+        c for c in _code(_read(path)) if "hide-cell" in c.metadata.get("tags", [])
+    ]
+    assert folded + len(hidden) >= len(exercises)
+
+
+@each_chapter
+def test_sentence_cell_sentence(path):
+    """Each code cell stands between sentences: text before it and text after it."""
+    cells = _read(path).cells
+    for before, cell, after in zip(cells, cells[1:], cells[2:], strict=False):
+        if cell.cell_type == "code" and cell.outputs:
+            assert before.cell_type == "markdown" or cell.id == "first-cell", cell.id
+            assert after.cell_type == "markdown", cell.id
+
+
+@each_chapter
+def test_figures(path):
+    """Each figure has a name, a caption with its n, and an alternative text."""
+    for cell in _code(_read(path)):
+        if not any("image/png" in o.get("data", {}) for o in cell.outputs):
+            continue
+        meta = cell.metadata.mystnb
+        assert meta.figure.name.startswith("fig-"), cell.id
+        assert len(meta.figure.caption) > 40, cell.id
+        assert len(meta.image.alt) > 40, cell.id
+        said = re.search(r"\bn = |\d+|[Nn]o data|drawing", meta.figure.caption)
+        assert said, f"{cell.id}: the caption says neither n nor that there is none"
+
+
+@each_chapter
+def test_helpers_are_imported(path):
+    """Chapters import advlib and never need what Colab lacks."""
+    code = "\n".join(c.source for c in _code(_read(path)))
+    assert re.search(r"^from advlib import", code, flags=re.M)
+    assert not re.search(r"myst_nb|torchvision|import nbval|\.cuda\(", code)
+
+
+def test_stamp_is_current(tmp_path):
+    """Address and version stand where they must; a drift is found and mended."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    import stamp
+
+    assert stamp.stamp(check=True) == []
+    for name in ["README.md", "_config.yml", "CITATION.cff", "pyproject.toml"]:
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ["advlib", "chapters"]:
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "advlib/__init__.py", tmp_path / "advlib")
+    shutil.copy(CHAPTERS[0], tmp_path / "chapters")
+    config = (tmp_path / "_config.yml").read_text()
+    old, _ = stamp.facts(ROOT)
+    moved = config.replace(old, "https://github.com/someone/a-book")
+    (tmp_path / "_config.yml").write_text(moved)
+    expected = {"README.md", "_config.yml", "CITATION.cff", CHAPTERS[0].name}
+    assert set(stamp.stamp(tmp_path, check=True)) == expected
+    stamp.stamp(tmp_path)
+    assert stamp.stamp(tmp_path, check=True) == []
+    assert (
+        "github.com/someone/a-book@v"
+        in (tmp_path / "chapters" / CHAPTERS[0].name).read_text()
+    )
+    assert "ORG/REPO" not in (tmp_path / "README.md").read_text()
+
+
+def test_lint():
+    """ruff (notebooks included) and codespell have nothing to say."""
+    tools = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell"]]
+    for tool in tools:
+        command = [str(Path(sys.executable).parent / tool[0]), *tool[1:]]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
