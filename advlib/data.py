@@ -126,9 +126,10 @@ def _download(name: str, fetch: Callable[[str], object], folder: str) -> Path:
         except (OSError, RuntimeError, ValueError) as error:
             if getattr(error, "errno", None) == 30:  # EROFS: a read-only disk
                 continue
+            why = " ".join(str(error).split())
             raise FileNotFoundError(
                 f"{name} is not in {' or '.join(map(str, roots()))}, and could not be "
-                f"downloaded ({error}). Connect to the network once, or set "
+                f"downloaded ({why}). Connect to the network once, or set "
                 "ADVLIB_DATA to a folder that holds it, or ADVLIB_DATASET=digits."
             ) from error
     raise FileNotFoundError(

@@ -70,7 +70,9 @@ def worst_delta(
     check_eps(eps, norm)
     if not w.isfinite().all():
         raise ValueError("the weights hold NaN or infinity")
-    w, x = torch.broadcast_tensors(w.detach(), x.detach())
+    peak = w.detach().abs().amax(-1, keepdim=True)
+    w = torch.where(peak > 0, w.detach() / peak, 0.0)  # tiny squares would underflow
+    w, x = torch.broadcast_tensors(w, x.detach())
     if not box:
         return _unboxed(w, eps, norm)
     if norm == "linf":
@@ -99,7 +101,30 @@ def min_product(
     Arguments and errors as ``worst_delta``; without the box it is
     ``-eps * dual_norm(w)``. Its gradient in ``w`` is ``worst_delta`` (Danskin).
     """
-    return (w * worst_delta(w, x, eps, norm=norm, box=box)).sum(-1)
+    delta = worst_delta(w, x, eps, norm=norm, box=box)
+    return (w * delta).sum(-1)
+
+
+def _products(
+    directions: Tensor, pick: Tensor, x: Tensor, eps: float, norm: str, box: bool
+) -> Tensor:
+    """Return ``min <directions[pick[n, k]], delta>`` over the set of image n: (N, K).
+
+    Few ``directions`` (M, D) serve many images ``x`` (N, D). Without the box the
+    minimum does not depend on the image. With it and l-inf it is a matrix product: a
+    pixel with a positive weight falls by min(eps, x), one with a negative weight
+    rises by min(eps, 1 - x).
+    """
+    check_eps(eps, norm)
+    if not directions.isfinite().all():
+        raise ValueError("the weights hold NaN or infinity")
+    if not box:
+        return (-eps * dual_norm(directions, norm))[pick]
+    if norm != "linf":
+        return min_product(directions[pick], x[:, None], eps, norm=norm)
+    falls, rises = x.clamp(max=eps), (1 - x).clamp(max=eps)
+    damage = falls @ F.relu(directions).T + rises @ F.relu(-directions).T
+    return -damage.gather(1, pick)
 
 
 def binary_margins(
@@ -122,9 +147,11 @@ def binary_margins(
         raise TypeError(f"a binary model has one output, this one {len(weight)}")
     if y.shape != x.shape[:1] or not (y.abs() == 1).all():
         raise ValueError("binary labels are -1 and +1, one per image")
+    check_images(x)
     x = x.flatten(1)
     clean = y * (x @ weight[0] + bias[0])
-    return clean + min_product(y[:, None] * weight, x, eps, norm=norm, box=box)
+    directions, pick = torch.cat([-weight, weight]), (y > 0).long()[:, None]
+    return clean + _products(directions, pick, x, eps, norm, box)[:, 0]
 
 
 def parameters(model: nn.Module) -> tuple[Tensor, Tensor]:
@@ -161,10 +188,13 @@ def pairwise_margins(
     weight, bias = parameters(model)
     if not (y < len(weight)).all():
         raise ValueError(f"a label is not below the number of classes {len(weight)}")
-    x = x.flatten(1)
-    difference = weight[y][:, None] - weight  # (N, K, D)
-    clean = torch.einsum("nkd,nd->nk", difference, x) + bias[y][:, None] - bias
-    return clean + min_product(difference, x[:, None], eps, norm=norm, box=box)
+    check_images(x)
+    x, k = x.flatten(1), len(weight)
+    logits = x @ weight.T + bias
+    clean = logits.gather(1, y[:, None]) - logits
+    differences = (weight[:, None] - weight).flatten(0, 1)  # row y * K + j: w_y - w_j
+    pick = y[:, None] * k + torch.arange(k, device=y.device)
+    return clean + _products(differences, pick, x, eps, norm, box)
 
 
 def robustly_wrong(
