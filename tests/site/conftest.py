@@ -1,0 +1,41 @@
+"""Which built site is tested: ``_build/html``, or the folder that ADVLIB_SITE names."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+DEFAULT = Path(__file__).resolve().parents[2] / "_build" / "html"
+SITE = Path(os.environ.get("ADVLIB_SITE", DEFAULT)).resolve()
+BOOK = SITE.parents[1]  # the folder with _config.yml and _toc.yml
+
+
+def _toc() -> list[str]:
+    """Return the name of every page in the book's order, as ``chapters/01_x``."""
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+    groups = [toc, *toc.get("parts", [])]
+    files = [c["file"] for group in groups for c in group.get("chapters", [])]
+    return [toc["root"], *files]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a ``name`` on every page, a ``notebook`` on those."""
+    notebooks = [name for name in _toc() if (BOOK / f"{name}.ipynb").is_file()]
+    for argument, values in (("name", _toc()), ("notebook", notebooks)):
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, values)
+
+
+@pytest.fixture(scope="session")
+def book() -> Path:
+    """Return the folder of the book's sources."""
+    return BOOK
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """Return the folder of the built site, or skip."""
+    if not (SITE / "index.html").is_file():
+        pytest.skip(f"no site in {SITE}: run `make book` first")
+    return SITE
