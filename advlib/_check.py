@@ -20,7 +20,7 @@ def check_eps(eps: float, norm: str = "linf") -> None:
 
 
 def check_images(x: Tensor) -> None:
-    """Refuse what is no batch of images: dtype, range, NaN.
+    """Refuse ``x`` if it is no batch of images: dtype, range, NaN.
 
     Raises ``TypeError`` for a dtype that is not floating, ``ValueError`` for values
     outside [0, 1], NaN included, and for an empty batch.
@@ -34,7 +34,7 @@ def check_images(x: Tensor) -> None:
 
 
 def check_labels(x: Tensor, y: Tensor) -> None:
-    """Refuse labels that are not int64 of shape (N,).
+    """Refuse labels ``y`` that are not int64 of shape (N,), one per image of ``x``.
 
     Raises ``TypeError`` for the dtype, ``ValueError`` for the shape or y < 0.
     """
@@ -56,7 +56,7 @@ def check_model(model: nn.Module) -> None:
 def check_all(
     model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: str = "linf"
 ) -> None:
-    """Apply every check above; raises what they raise."""
+    """Check ``model``, ``x``, ``y``, ``eps`` and ``norm``: all of the above."""
     check_model(model)
     check_images(x)
     check_labels(x, y)

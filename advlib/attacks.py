@@ -19,7 +19,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy of each image (N,) from logits (N, K)."""
+    """Return the cross-entropy of each image (N,), logits (N, K), labels ``y`` (N,)."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
@@ -28,11 +28,16 @@ def input_gradient(
 ) -> Tensor:
     """Return the gradient of each image's ``loss`` in its own pixels, shaped as ``x``.
 
-    ``loss`` maps logits (N, K) and labels (N,) to losses (N,). The parameters'
-    gradients are left alone.
+    ``model`` maps images ``x`` (N, ...) to logits (N, K); ``loss`` maps these and the
+    labels ``y`` (N,) to losses (N,). The parameters' gradients are left alone. Works
+    inside ``torch.no_grad()`` too. Raises ``ValueError`` if a label is not below K.
     """
-    x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(model(x), y).sum(), x)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        if not (y < logits.shape[1]).all():
+            raise ValueError(f"a label is not below the {logits.shape[1]} classes")
+        (gradient,) = torch.autograd.grad(loss(logits, y).sum(), x)
     return gradient
 
 
@@ -47,6 +52,7 @@ def fgsm(
     Goodfellow et al. 2015, arXiv:1412.6572.
     """
     check_all(model, x, y, eps)
+    x = x.detach()
     delta = eps * input_gradient(model, x, y).sign()
     return delta.clamp(-x, 1 - x) if box else delta
 
@@ -65,19 +71,21 @@ def pgd_linf(
 ) -> Tensor:
     """Return ``delta`` that raises ``loss`` at ``x``: a lower bound on the inner max.
 
-    ``x`` (N, ...) in [0, 1]; ``y`` (N,) int64; ``eps``, ``alpha`` in units of ``x``.
-    Returns ``delta`` (N, ...), ``|delta| <= eps``, with ``box`` also ``x + delta`` in
-    [0, 1]; detached. Starts at a uniform point of that set, or at 0 if ``generator``
-    is None. Raises ``ValueError`` or ``TypeError`` for bad input, a model in train
-    mode included. Madry et al. 2018, arXiv:1706.06083.
+    ``x`` (N, ...) in [0, 1]; ``y`` (N,) int64; ``eps``, ``alpha`` in units of ``x``;
+    ``num_steps`` steps. Returns ``delta`` (N, ...), ``|delta| <= eps``, with ``box``
+    also ``x + delta`` in [0, 1]; detached. Starts at a uniform point of that set, or at
+    0 if ``generator`` is None. Raises ``ValueError`` or ``TypeError`` for bad input, a
+    model in train mode included. Madry et al. 2018, arXiv:1706.06083.
     """
     check_all(model, x, y, eps)
+    x = x.detach()
     lower, upper = torch.full_like(x, -eps), torch.full_like(x, eps)
     if box:
         lower, upper = lower.maximum(-x), upper.minimum(1 - x)
     delta = torch.zeros_like(x)
     if generator is not None:
         delta = lower + (upper - lower) * _uniform(x, generator)
+        delta = delta.clamp(lower, upper)  # rounding, above all in half precision
     for _ in range(num_steps):
         gradient = input_gradient(model, x + delta, y, loss)
         delta = (delta + alpha * gradient.sign()).clamp(lower, upper)
@@ -98,12 +106,13 @@ def pgd_l2(
 ) -> Tensor:
     """Return ``delta`` in the l2 ball that raises ``loss``: a lower bound.
 
-    As ``pgd_linf``, but each step has l2 length ``alpha`` (none where the gradient is
-    zero), and ``||delta||_2 <= eps`` for each image. With ``box`` the step is clipped
-    to [0, 1] and then shrunk to the ball, which keeps it in the box. A random start
-    is uniform in the ball. Raises what ``pgd_linf`` raises.
+    As ``pgd_linf``, but each of the ``num_steps`` steps has l2 length ``alpha`` (none
+    where the gradient is zero), and ``||delta||_2 <= eps`` for each image. With ``box``
+    the step is clipped to [0, 1] and then shrunk to the ball, which keeps it in the
+    box. A random start is uniform in the ball. Raises what ``pgd_linf`` raises.
     """
     check_all(model, x, y, eps, "l2")
+    x = x.detach()
     delta = torch.zeros_like(x)
     if generator is not None:
         direction = torch.randn(x.shape, generator=generator, device=generator.device)
@@ -133,6 +142,9 @@ def _lengths(x: Tensor) -> Tensor:
 
 
 def _normalise(x: Tensor) -> Tensor:
+    """Scale each image to length 1 (zero stays zero); tiny squares would underflow."""
+    peak = _like(x.flatten(1).abs().amax(1), x)
+    x = torch.where(peak > 0, x / peak, 0.0)
     lengths = _lengths(x)
     return torch.where(lengths > 0, x / lengths, 0.0)
 
@@ -154,20 +166,23 @@ def best_of(
 ) -> Tensor:
     """Run ``attack(generator)`` ``num_restarts`` times; keep each image's best delta.
 
-    Best is misclassified first, then the larger ``loss``. Still a lower bound. Raises
-    ``ValueError`` for ``num_restarts`` < 1.
+    ``attack`` returns a ``delta`` for images ``x`` (N, ...) of ``model`` with labels
+    ``y`` (N,); its generator starts from ``seed``. Best is misclassified first, then
+    the larger ``loss``. Still a lower bound. Raises ``ValueError`` for
+    ``num_restarts`` < 1.
     """
     if num_restarts < 1:
         raise ValueError(f"num_restarts must be at least 1, not {num_restarts}")
     generator = torch.Generator().manual_seed(seed)
-    best, best_score = torch.zeros_like(x), torch.full(y.shape, -torch.inf).to(x)
+    best, best_loss = torch.zeros_like(x), torch.full(y.shape, -torch.inf).to(x)
+    fooled = torch.zeros_like(y, dtype=torch.bool)
     for _ in range(num_restarts):
         delta = attack(generator)
         with torch.no_grad():
             logits = model(x + delta)
-        wrong = logits.argmax(1) != y
-        score = torch.where(wrong, torch.inf, loss(logits, y))
-        better = score > best_score
+        wrong, score = logits.argmax(1) != y, loss(logits, y)
+        better = (wrong & ~fooled) | ((wrong == fooled) & (score > best_loss))
         best = torch.where(_like(better, x), delta, best)
-        best_score = torch.where(better, score, best_score)
+        best_loss = torch.where(better, score, best_loss)
+        fooled |= wrong
     return best

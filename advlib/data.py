@@ -4,7 +4,9 @@ Files are looked for in the folder ``ADVLIB_DATA``, then in the user's cache; wh
 in neither is downloaded. A file that is there but not the published one is refused.
 """
 
+import errno
 import hashlib
+import http.client
 import io
 import os
 import socket
@@ -110,6 +112,7 @@ def _download(name: str, fetch: Callable[[str], object], folder: str) -> Path:
     An attempt that fails leaves nothing behind. Returns the root that now holds it.
     """
     for root in roots():
+        made = [p for p in (root, *root.parents) if not p.exists()]
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as work:
@@ -121,11 +124,16 @@ def _download(name: str, fetch: Callable[[str], object], folder: str) -> Path:
                         target.parent.mkdir(parents=True, exist_ok=True)
                         os.replace(new, target)
             return root
-        except PermissionError:
-            continue  # a data folder that may only be read: use the cache
-        except (OSError, RuntimeError, ValueError) as error:
-            if getattr(error, "errno", None) == 30:  # EROFS: a read-only disk
-                continue
+        except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
+            for folder in made:
+                if folder.is_dir():
+                    folder.rmdir()
+            if getattr(error, "errno", None) in (
+                errno.EACCES,
+                errno.EPERM,
+                errno.EROFS,
+            ):
+                continue  # a data folder that may only be read: use the cache
             why = " ".join(str(error).split())
             raise FileNotFoundError(
                 f"{name} is not in {' or '.join(map(str, roots()))}, and could not be "
@@ -172,11 +180,20 @@ def _find(digests: dict[str, str], algorithm: str) -> Path | None:
 
 def _mnist() -> Dataset:
     kind, raw = torchvision().datasets.MNIST, "MNIST/raw"
-    root = _find({f"{raw}/{name}": h for name, h in MNIST_SHA256.items()}, "sha256")
+    digests = {f"{raw}/{name}": h for name, h in MNIST_SHA256.items()}
+    root = _find(digests, "sha256")
     if root is None:
-        root = _download("MNIST", lambda where: kind(where, download=True), raw)
-    parts = [kind(root, train=train) for train in (True, False)]
-    (x, y), test = [(p.data[:, None].float() / 255, p.targets) for p in parts]
+        _download("MNIST", lambda where: kind(where, download=True), raw)
+        root = _find(digests, "sha256")  # what came is checked like what was there
+    idx = torchvision().datasets.mnist  # the class may prefer older, unchecked files
+    (x, y), test = [
+        (
+            idx.read_image_file(root / raw / f"{part}-images-idx3-ubyte")[:, None]
+            / 255,
+            idx.read_label_file(root / raw / f"{part}-labels-idx1-ubyte"),
+        )
+        for part in ("train", "t10k")
+    ]
     return Dataset("mnist", (x[:55000], y[:55000]), (x[55000:], y[55000:]), test)
 
 
@@ -287,20 +304,23 @@ def default() -> Dataset:
 def pair(split: Split, negative: int, positive: int) -> Split:
     """Keep two classes: images (N, C, H, W) and labels -1 / +1 as float32 (N,).
 
-    Raises ``ValueError`` if either class has no image in ``split``.
+    Class ``negative`` gets the label -1 and ``positive`` +1. Raises ``ValueError`` if
+    they are equal or either has no image in ``split``.
     """
     x, y = split
-    if not ((y == negative).any() and (y == positive).any()):
-        raise ValueError(f"classes {negative} and {positive} must both be present")
+    if negative == positive or not ((y == negative).any() and (y == positive).any()):
+        raise ValueError(
+            f"classes {negative} and {positive} must differ and both be present"
+        )
     keep = (y == negative) | (y == positive)
     return x[keep], torch.where(y[keep] == positive, 1.0, -1.0)
 
 
 def toy(name: str, n: int = 200, *, seed: int = 0) -> Split:
-    """Return a 2-D set for pictures: ``blobs``, ``moons`` or ``circles``.
+    """Return a 2-D set for pictures, by ``name``: blobs, moons or circles.
 
-    Points float32 (``n``, 2) in [0, 1], labels int64 (``n``,) in {0, 1}. Raises
-    ``ValueError`` for another name or ``n`` < 2.
+    Drawn from ``seed``. Points float32 (``n``, 2) in [0, 1], labels int64 (``n``,) in
+    {0, 1}. Raises ``ValueError`` for another name or ``n`` < 2.
     """
     from sklearn import datasets
 

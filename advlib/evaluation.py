@@ -46,8 +46,9 @@ class ErrorRate:
 def wrong(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 250) -> Tensor:
     """Return which images are misclassified (N,), bool.
 
-    ``x`` (N, ...), ``y`` (N,) int64. Raises ``ValueError`` or ``TypeError`` for a
-    model in train mode, labels of another shape or dtype, and logits with NaN.
+    ``x`` (N, ...), ``y`` (N,) int64, ``batch_size`` images at a time. Raises
+    ``ValueError`` or ``TypeError`` for a model in train mode, labels of another shape
+    or dtype, and logits with NaN.
     """
     check_model(model)
     check_labels(x, y)
@@ -75,7 +76,8 @@ def attacked(
     """Return which images are wrong as they are or under any of ``attacks``: (N,).
 
     An attack is ``attack(model, x, y) -> delta``; it is only run on images that still
-    stand. Raises what ``wrong`` and the attacks raise.
+    stand, ``batch_size`` of them at a time. Raises what ``wrong`` and the attacks
+    raise.
     """
     check_images(x)
     fallen = wrong(model, x, y)
@@ -98,7 +100,8 @@ def attacked_error(
 ) -> ErrorRate:
     """Return the attacked error: a lower bound on the true robust error.
 
-    ``attacks`` is one attack or several; see ``attacked`` for how they count.
+    ``attacks`` is one attack or several, run in batches of ``batch_size``; see
+    ``attacked`` for how they count.
     """
     listed = attacks if isinstance(attacks, Sequence) else [attacks]
     fallen = attacked(model, x, y, listed, batch_size=batch_size)
@@ -125,8 +128,8 @@ def bootstrap_interval(
 ) -> tuple[float, float, float]:
     """Return ``statistic`` of ``values`` and its 95 % percentile bootstrap interval.
 
-    ``statistic(array, axis=...)``; 2000 resamples. Raises ``ValueError`` for fewer
-    than two values.
+    ``statistic(array, axis=...)``; 2000 resamples drawn from ``seed``. Raises
+    ``ValueError`` for fewer than two values.
     """
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or len(array) < 2:

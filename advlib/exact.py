@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from advlib._check import check_model
+from advlib.models import Normalize
 
-_AFFINE = (nn.Flatten, nn.Linear, nn.Conv2d, nn.AvgPool2d)
+_AFFINE = (nn.Flatten, nn.Linear, nn.Conv2d, nn.AvgPool2d, Normalize)
 
 
 def breakpoints(model: nn.Sequential, start: Tensor, end: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ def breakpoints(model: nn.Sequential, start: Tensor, end: Tensor) -> Tensor:
     check_model(model)
     if start.shape != end.shape or not (start + end).isfinite().all():
         raise ValueError("the ends need equal shapes and finite values")
-    t = torch.tensor([0.0, 1.0], dtype=start.dtype)
+    t = start.new_tensor([0.0, 1.0])
     with torch.no_grad():
         values = torch.stack([start, end])
         for layer in model:

@@ -24,6 +24,11 @@ def dual_norm(w: Tensor, norm: str = "linf") -> Tensor:
     return torch.linalg.vector_norm(w, ord=DUAL[norm], dim=-1)
 
 
+def _before(terms: Tensor) -> Tensor:
+    """Return the sum of the terms before each one (a difference would cancel)."""
+    return F.pad(terms.cumsum(-1)[..., :-1], (1, 0))
+
+
 def _fill_l2(slope: Tensor, room: Tensor, eps: float) -> Tensor:
     """Return min(t * slope, room) with the t at which its l2 norm is ``eps``.
 
@@ -34,7 +39,7 @@ def _fill_l2(slope: Tensor, room: Tensor, eps: float) -> Tensor:
     t, order = reach.sort(dim=-1)
     full = room.gather(-1, order).square().where(t.isfinite(), 0.0)
     free = slope.gather(-1, order).square()
-    used = full.cumsum(-1) - full  # by the pixels that saturate before this one
+    used = _before(full)  # by the pixels that saturate before this one
     left = free.flip(-1).cumsum(-1).flip(-1)  # slopes of this pixel and those after
     fits = used + torch.where(left > 0, t.square() * left, 0.0) <= eps**2
     k = fits.sum(-1, keepdim=True)  # so many pixels saturate
@@ -51,7 +56,7 @@ def _fill_l1(slope: Tensor, room: Tensor, eps: float) -> Tensor:
     room = torch.where(slope > 0, room, 0.0)
     order = slope.argsort(dim=-1, descending=True)
     sorted_room = room.gather(-1, order)
-    spent = sorted_room.cumsum(-1) - sorted_room
+    spent = _before(sorted_room)
     step = torch.minimum((eps - spent).clamp(min=0), sorted_room)
     return torch.zeros_like(room).scatter(-1, order, step)
 
@@ -72,6 +77,7 @@ def worst_delta(
         raise ValueError("the weights hold NaN or infinity")
     peak = w.detach().abs().amax(-1, keepdim=True)
     w = torch.where(peak > 0, w.detach() / peak, 0.0)  # tiny squares would underflow
+    w = torch.where(w.abs() > 1e-15, w, 0.0)  # less than rounding of the result
     w, x = torch.broadcast_tensors(w, x.detach())
     if not box:
         return _unboxed(w, eps, norm)

@@ -29,14 +29,15 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised images."""
+        """Return the normalised images, shaped as ``x``."""
         return (x - self.mean) / self.std
 
 
 def mlp(shape: Shape, hidden: Sequence[int], num_classes: int = 10) -> nn.Sequential:
     """Return Flatten, then Linear and ReLU for each hidden width, then Linear.
 
-    ``shape`` (C, H, W) of one image. With ``hidden`` empty it is a linear model.
+    ``shape`` (C, H, W) of one image, ``num_classes`` logits. With ``hidden`` empty it
+    is a linear model.
     """
     widths = [math.prod(shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
@@ -46,27 +47,27 @@ def mlp(shape: Shape, hidden: Sequence[int], num_classes: int = 10) -> nn.Sequen
 
 
 def linear(shape: Shape, num_classes: int = 10) -> nn.Sequential:
-    """Return softmax regression, Flatten and one Linear layer."""
+    """Return softmax regression, Flatten and one Linear; arguments as ``mlp``."""
     return mlp(shape, [], num_classes)
 
 
 def small(shape: Shape, num_classes: int = 10) -> nn.Sequential:
-    """Return the network 784-50-20-10 (on MNIST), small enough for exact methods."""
+    """Return 784-50-20-10 (on MNIST), for exact methods; arguments as ``mlp``."""
     return mlp(shape, [50, 20], num_classes)
 
 
 def dnn_2(shape: Shape, num_classes: int = 10) -> nn.Sequential:
-    """Return the two-layer network 784-200-10 (on MNIST)."""
+    """Return the two-layer network 784-200-10 (on MNIST); arguments as ``mlp``."""
     return mlp(shape, [200], num_classes)
 
 
 def dnn_4(shape: Shape, num_classes: int = 10) -> nn.Sequential:
-    """Return the four-layer network 784-200-100-100-10 (on MNIST)."""
+    """Return 784-200-100-100-10 (on MNIST), four layers; arguments as ``mlp``."""
     return mlp(shape, [200, 100, 100], num_classes)
 
 
 def cnn(shape: Shape, num_classes: int = 10) -> nn.Sequential:
-    """Return the tutorial's convolutional network: four 3x3 layers, then 100 units."""
+    """Return four 3x3 convolutions, then 100 units; arguments as ``mlp``."""
     c, h, w = shape
     layers: list[nn.Module] = []
     for i, o, stride in [(c, 32, 1), (32, 32, 2), (32, 64, 1), (64, 64, 2)]:
@@ -87,5 +88,5 @@ def seeded(build: Callable[..., nn.Module], *args, seed: int, **kwargs) -> nn.Mo
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Return the number of trainable parameters."""
+    """Return the number of trainable parameters of ``model``."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

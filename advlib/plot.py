@@ -42,7 +42,10 @@ def use_style() -> None:
 def image(
     ax: Axes, pixels, title: str = "", *, low: float = 0.0, high: float = 1.0
 ) -> AxesImage:
-    """Draw one image (C, H, W) or (H, W); ``low`` is black and ``high`` is white."""
+    """Draw ``pixels`` (C, H, W) or (H, W) on ``ax``, with a ``title``.
+
+    ``low`` is black and ``high`` is white.
+    """
     array = np.asarray(pixels, dtype=float)
     if array.ndim == 3:
         array = array[0] if len(array) == 1 else array.transpose(1, 2, 0)
@@ -56,14 +59,14 @@ def image(
 
 
 def images(axes: Sequence[Axes], batch, titles: Sequence[str] = ()) -> None:
-    """Draw images (N, C, H, W) on the N axes, with a title each if given."""
-    names = list(titles) or [""] * len(axes)
+    """Draw the images of ``batch`` (N, C, H, W) on N ``axes``, under ``titles``."""
+    names = list(titles) or [""] * np.size(axes)
     for ax, pixels, title in zip(np.ravel(axes), batch, names, strict=True):
         image(ax, pixels, title)
 
 
 def perturbation(ax: Axes, delta, title: str = "", *, eps: float) -> AxesImage:
-    """Draw a perturbation on a diverging scale: blue is -eps, white 0, red +eps.
+    """Draw ``delta`` on ``ax``, under a ``title``: blue is -eps, white 0, red +eps.
 
     The scale ends at 1.4 eps, so that the full change keeps a readable colour.
     """
@@ -90,7 +93,11 @@ def band(
     style: str = "-",
     marker: str = "",
 ) -> None:
-    """Draw a line with its interval as a band of the same colour."""
+    """Draw on ``ax`` a line through ``center`` over ``x``, with a band around it.
+
+    The band reaches from ``low`` to ``high``; ``label``, ``color``, ``style`` and
+    ``marker`` are matplotlib's, and the band has the line's colour.
+    """
     ax.plot(x, center, style, color=color, label=label, marker=marker)
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 

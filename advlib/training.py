@@ -16,7 +16,7 @@ Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def mean_cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross-entropy of a batch, a scalar."""
+    """Return the mean cross-entropy of ``model`` on a batch ``x``, ``y``: a scalar."""
     return F.cross_entropy(model(x), y)
 
 
@@ -40,13 +40,14 @@ def fit(
 ) -> list[float]:
     """Train ``model`` in place by SGD; return the mean objective of each epoch.
 
-    ``x`` (N, ...), ``y`` (N,); ``lr`` one number or one per epoch. With ``attack``,
-    each batch is first replaced by ``x + attack(model, x, y)``, crafted in eval mode:
-    the outer minimisation by Danskin's theorem. A robust loss in closed form goes in
-    as ``objective(model, x, y)`` instead. The order of the images comes from
-    ``seed``. Leaves ``model`` in eval mode. Raises ``ValueError`` for bad arguments
-    and ``FloatingPointError``, the parameters put back to the start of the epoch, if
-    the objective is not finite.
+    ``x`` (N, ...), ``y`` (N,); ``lr`` one number or one for each of ``epochs``; batches
+    of ``batch_size``. ``progress`` shows a bar (None: in a terminal only). With
+    ``attack``, each batch is first replaced by ``x + attack(model, x, y)``, crafted in
+    eval mode: the outer minimisation by Danskin's theorem. A robust loss in closed form
+    goes in as ``objective(model, x, y)`` instead. The order of the images comes from
+    ``seed``. Leaves ``model`` in eval mode. Raises ``ValueError`` for bad arguments and
+    ``FloatingPointError``, the parameters put back to the start of the epoch, if the
+    objective is not finite.
     """
     rates = list(lr) if isinstance(lr, Sequence) else [lr] * epochs
     if len(rates) != epochs or len(x) != len(y) or len(x) == 0 or batch_size < 1:

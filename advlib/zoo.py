@@ -126,7 +126,7 @@ def load(name: str, dataset: data.Dataset) -> nn.Sequential:
     if not path.is_file():
         return train(name, dataset)
     content = path.read_bytes()
-    expected = json.loads(CHECKSUMS.read_text())[path.name]
+    expected = json.loads(CHECKSUMS.read_text()).get(path.name)
     if hashlib.sha256(content).hexdigest() != expected:
         raise ValueError(
             f"{path.name} is truncated or altered; restore it, or remake it with "
@@ -141,7 +141,8 @@ def load(name: str, dataset: data.Dataset) -> nn.Sequential:
 def provenance(name: str, dataset: str = "mnist") -> dict:
     """Return how a committed network was made: recipe, versions, seconds, test error.
 
-    Raises ``FileNotFoundError`` if no weights are committed for ``dataset``.
+    ``name`` is a key of ``RECIPES``, ``dataset`` the name of a data set. Raises
+    ``FileNotFoundError`` if no weights are committed for ``dataset``.
     """
     path = _file(name, dataset)
     if not path.is_file():
@@ -151,7 +152,7 @@ def provenance(name: str, dataset: str = "mnist") -> dict:
 
 
 def remake(name: str, dataset: data.Dataset) -> dict:
-    """Train ``name``, write its weights, provenance and checksum; return the second."""
+    """Train ``name`` on ``dataset``, write its weights, and return its provenance."""
     began = time.perf_counter()
     model = train(name, dataset)
     error = evaluation.clean_error(model, *dataset.test)
@@ -192,7 +193,7 @@ def imagenet_resnet50() -> tuple[nn.Sequential, list[str]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run ``python -m advlib.zoo {list, train NAME}``."""
+    """Run ``python -m advlib.zoo`` with ``arguments``: list, or train NAME."""
     parser = argparse.ArgumentParser(prog="python -m advlib.zoo")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the networks and their recipes")

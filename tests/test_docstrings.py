@@ -1,0 +1,224 @@
+"""House rules of advlib, read off its source: hints, docstrings, sizes, silence."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import advlib
+
+MODULES = sorted(Path(advlib.__file__).parent.glob("*.py"))
+TREES = {path.stem: ast.parse(path.read_text("utf-8")) for path in MODULES}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+# what matplotlib takes is wider than any hint that would help a reader
+UNTYPED = {
+    ("plot.image", "pixels"),
+    ("plot.images", "batch"),
+    ("plot.perturbation", "delta"),
+    ("plot.band", "x"),
+    ("plot.band", "center"),
+    ("plot.band", "low"),
+    ("plot.band", "high"),
+    ("models.seeded", "args"),  # handed on as they are
+    ("models.seeded", "kwargs"),
+}
+
+
+def definitions() -> dict[str, ast.AST]:
+    """All functions and methods, also private ones, by their dotted name."""
+    found = {}
+    for module, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, FUNCTIONS):
+                found[f"{module}.{node.name}"] = node
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, FUNCTIONS):
+                        found[f"{module}.{node.name}.{inner.name}"] = inner
+    return found
+
+
+def is_public(name: str) -> bool:
+    """No part of the name is private; special methods have their class's docstring."""
+    return not any(part.startswith("_") for part in name.split(".")[1:])
+
+
+ALL = definitions()
+PUBLIC = {name: node for name, node in ALL.items() if is_public(name)}
+CLASSES = {
+    f"{module}.{node.name}": node
+    for module, tree in TREES.items()
+    for node in tree.body
+    if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+}
+
+
+def arguments(node) -> list[ast.arg]:
+    """All arguments but ``self``."""
+    a = node.args
+    every = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
+    return [arg for arg in every if arg is not None and arg.arg != "self"]
+
+
+def described(name: str, seen: frozenset = frozenset()) -> str:
+    """The docstring of ``name`` and of those to which it refers.
+
+    A reference is a phrase such as "as ``f``", "see ``f``", "what ``f`` raises", "as
+    there"; the functions meant are those that the docstring names.
+    """
+    module = name.split(".")[0]
+    text = " ".join((ast.get_docstring(ALL[name]) or "").split())
+    if re.search(r"\b([Aa]s|see|what) (``\w+``|there)", text):
+        for other in re.findall(r"``(\w+)``", text):
+            target = f"{module}.{other}"
+            if target in ALL and target not in seen | {name}:
+                text += " " + described(target, seen | {name})
+    return text
+
+
+def test_the_walk_finds_the_package():
+    """The rules below are checked on something: known functions are among them."""
+    assert {"attacks.pgd_linf", "linear.worst_delta", "zoo.Recipe.rates"} <= set(PUBLIC)
+    assert "attacks._shrink" in ALL
+    assert "attacks._shrink" not in PUBLIC
+    assert {"data.Dataset", "evaluation.ErrorRate"} <= set(CLASSES)
+    assert len(PUBLIC) > 40
+
+
+def test_the_exceptions_are_real():
+    """Each exception stands for an argument that exists and has no hint."""
+    for name, argument in UNTYPED:
+        (found,) = [a for a in arguments(PUBLIC[name]) if a.arg == argument]
+        assert found.annotation is None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_type_hints(name):
+    """Every argument and every result, of private functions too."""
+    node = ALL[name]
+    bare = [a.arg for a in arguments(node) if a.annotation is None]
+    assert [arg for arg in bare if (name, arg) not in UNTYPED] == []
+    assert node.returns is not None
+
+
+@pytest.mark.parametrize("name", [*TREES, *CLASSES, *PUBLIC])
+def test_docstring(name):
+    """Modules, classes and functions: a first line that ends as a sentence."""
+    node = TREES.get(name) or CLASSES.get(name) or PUBLIC[name]
+    text = ast.get_docstring(node)
+    assert text
+    first = text.split("\n\n")[0]
+    assert first.rstrip().endswith((".", ":"))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_argument_is_described(name):
+    """Its name occurs in the docstring, or in the one that this refers to."""
+    text = described(name)
+    names = [a.arg for a in arguments(PUBLIC[name])]
+    assert [n for n in names if not re.search(rf"\b{n}\b", text)] == []
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_keywords_in_docstrings_exist(name):
+    """A name given as an argument in a docstring, ``name=``, is one somewhere."""
+    every = {a.arg for node in ALL.values() for a in arguments(node)} | {"axis"}
+    used = set(re.findall(r"\b(\w+)=", ast.get_docstring(PUBLIC[name]) or ""))
+    assert used <= every | {"ADVLIB_PROGRESS", "ADVLIB_DATASET"}
+
+
+def raised(node) -> set[str]:
+    """The names of the exceptions raised lexically inside ``node``."""
+    found = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Raise) and inner.exc is not None:
+            called = inner.exc.func if isinstance(inner.exc, ast.Call) else inner.exc
+            if isinstance(called, ast.Name) and called.id.endswith("Error"):
+                found.add(called.id)
+    return found
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_raised_errors_are_documented(name):
+    """Every ``raise X`` of the function itself: X is in its docstring."""
+    text = described(name)
+    assert {error for error in raised(PUBLIC[name]) if error not in text} == set()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_errors_of_constructors_are_documented(name):
+    """What ``__init__`` and ``__post_init__`` raise is in the class's docstring."""
+    text = ast.get_docstring(CLASSES[name])
+    starts = [f"{name}.{method}" for method in ("__init__", "__post_init__")]
+    errors = set().union(*(raised(ALL[s]) for s in starts if s in ALL))
+    assert {error for error in errors if error not in text} == set()
+
+
+def code_lines(node) -> int:
+    """The number of lines with code: without docstring, blank lines and comments."""
+    kept = set()
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    last_header = node.body[0].lineno - 1
+    kept.update(range(node.lineno, last_header + 1))
+    for statement in body:
+        for inner in ast.walk(statement):
+            if hasattr(inner, "lineno"):
+                kept.update((inner.lineno, inner.end_lineno))
+    return len(kept)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_functions_are_short(name):
+    """At most 40 lines of code."""
+    assert code_lines(ALL[name]) <= 40
+
+
+def test_the_median_function_is_shorter_still():
+    """At most 12 lines of code for half of the functions."""
+    sizes = sorted(code_lines(node) for node in ALL.values())
+    assert sizes[len(sizes) // 2] <= 12
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_no_print_no_bare_except_no_star_import(module):
+    """A library is silent, names what it catches and what it imports."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print"
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None
+        if isinstance(node, ast.ImportFrom):
+            assert all(alias.name != "*" for alias in node.names)
+
+
+# who may import whom: the order of the argument
+ABOVE = {
+    "_check": set(),
+    "_vision": set(),
+    "models": set(),
+    "plot": set(),
+    "data": {"_vision"},
+    "attacks": {"_check", "models", "data"},
+    "linear": {"_check", "models", "data"},
+    "exact": {"_check", "models", "data", "attacks"},
+    "training": {"_check", "models", "data", "attacks", "linear", "exact"},
+    "evaluation": {"_check", "models", "data", "attacks", "linear", "exact"},
+}
+
+
+@pytest.mark.parametrize("module", ABOVE)
+def test_dependence_is_one_way(module):
+    """No module imports one that comes later in the argument; plot imports none."""
+    used = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if parts[0] == "advlib":
+                used |= {parts[1]} if parts[1:] else {a.name for a in node.names}
+        if isinstance(node, ast.Import):
+            used |= {
+                a.name.split(".")[1] for a in node.names if a.name.startswith("advlib.")
+            }
+    assert used <= ABOVE[module]

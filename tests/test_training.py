@@ -1,0 +1,270 @@
+"""The training loop: what it computes, in which mode, and what it leaves behind."""
+
+import copy
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from advlib import attacks, data, evaluation, models, training
+
+DIGITS = data.load("digits")
+PGD = functools.partial(attacks.pgd_linf, eps=0.2, alpha=0.07, num_steps=5)
+
+
+def small(seed: int = 0) -> nn.Sequential:
+    """A network of seconds for digits."""
+    return models.seeded(models.mlp, DIGITS.shape, [32], seed=seed)
+
+
+def states_equal(a: nn.Module, b: nn.Module) -> bool:
+    """Whether all parameters and buffers are the same to the last bit."""
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+def attack(model, x, y):
+    """PGD in the l-inf ball of radius 0.2."""
+    return PGD(model, x, y)
+
+
+def test_training_learns_digits():
+    """The objective falls, and the network generalises to images it has not seen."""
+    model = small()
+    before = evaluation.clean_error(model, *DIGITS.test).rate
+    history = training.fit(model, *DIGITS.train, epochs=15, lr=0.3)
+    assert len(history) == 15
+    assert history[-1] < history[0] / 3
+    assert evaluation.clean_error(model, *DIGITS.test).rate < 0.1 < before
+
+
+def test_robust_training_lowers_the_attacked_error():
+    """Same start, same order: with the attack inside, the attack outside fails more."""
+    errors = {}
+    for name, inner in (("standard", None), ("robust", attack)):
+        model = small()
+        training.fit(model, *DIGITS.train, epochs=15, lr=0.3, attack=inner)
+        errors[name] = evaluation.attacked_error(model, *DIGITS.test, attack)
+    assert errors["robust"].interval[1] < errors["standard"].interval[0]
+
+
+def problem(n: int = 7):
+    """A linear model and a few random images, in float64."""
+    model = models.seeded(models.linear, (1, 2, 2), 3, seed=1).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((n, 1, 2, 2), generator=generator).double()
+    return model, x, torch.randint(3, (n,), generator=generator)
+
+
+def test_one_full_batch_step_by_hand():
+    """w - lr * gradient, with softmax regression's gradient written out."""
+    model, x, y = problem()
+    weight, bias = (p.detach().clone() for p in model.parameters())
+    surplus = (x.flatten(1) @ weight.T + bias).softmax(1) - F.one_hot(y, 3)
+    training.fit(model, x, y, epochs=1, lr=0.5, batch_size=len(x))
+    expected = weight - 0.5 * surplus.T @ x.flatten(1) / len(x)
+    assert torch.allclose(model[1].weight, expected)
+    assert torch.allclose(model[1].bias, bias - 0.5 * surplus.mean(0))
+
+
+def test_history_is_the_mean_over_images():
+    """With lr = 0 and a last batch of one image, it is the mean of all 7 losses."""
+    model, x, y = problem()
+    expected = F.cross_entropy(model(x), y).item()
+    history = training.fit(model, x, y, epochs=2, lr=0.0, batch_size=3)
+    assert history == pytest.approx([expected, expected])
+
+
+def test_mean_cross_entropy_is_the_mean_of_the_images_losses():
+    """A scalar, differentiable in the parameters."""
+    model, x, y = problem()
+    value = training.mean_cross_entropy(model, x, y)
+    assert value.shape == ()
+    assert value.requires_grad
+    assert value.item() == pytest.approx(
+        sum(attacks.cross_entropy(model(x), y).tolist()) / 7
+    )
+
+
+def test_every_image_is_seen_once_per_epoch_in_another_order():
+    """Batches are a permutation with its own label, drawn anew in each epoch."""
+    model, _, _ = problem()
+    x = torch.arange(10).double().view(10, 1, 1, 1).expand(10, 1, 2, 2) / 10
+    y = torch.arange(10) % 3
+    seen = []
+
+    def objective(model, x, y):
+        order = (10 * x[:, 0, 0, 0]).round().long()
+        assert torch.equal(order % 3, y)
+        seen.append(order.tolist())
+        return training.mean_cross_entropy(model, x, y)
+
+    training.fit(
+        model, x, y, epochs=2, lr=0.1, batch_size=4, objective=objective, seed=3
+    )
+    assert [len(batch) for batch in seen] == [4, 4, 2, 4, 4, 2]
+    first, second = ([*a, *b, *c] for a, b, c in (seen[:3], seen[3:]))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert first != list(range(10))
+
+
+def test_the_seed_decides_and_the_global_state_does_not():
+    """Same seed, same weights, whatever the global generator holds."""
+    results = []
+    for seed, noise in ((5, 1), (5, 2), (6, 1)):
+        torch.manual_seed(noise)
+        before = torch.get_rng_state()
+        model, x, y = problem()
+        training.fit(model, x, y, epochs=2, lr=0.5, batch_size=2, seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        results.append(model)
+    assert states_equal(results[0], results[1])
+    assert not states_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_one_learning_rate_per_epoch(kind):
+    """An epoch with lr = 0 changes nothing; [a, b] is a, then b."""
+    model, x, y = problem()
+    once, twice = copy.deepcopy(model), copy.deepcopy(model)
+    training.fit(once, x, y, epochs=1, lr=0.5, batch_size=2)
+    training.fit(model, x, y, epochs=2, lr=kind([0.5, 0.0]), batch_size=2)
+    assert states_equal(model, once)
+    training.fit(twice, x, y, epochs=2, lr=kind([0.5, 0.1]), batch_size=2)
+    assert not states_equal(twice, once)
+
+
+def test_no_epoch_changes_nothing():
+    """Zero epochs: an empty history, the same parameters, eval mode."""
+    model, x, y = problem()
+    before = copy.deepcopy(model)
+    assert training.fit(model.train(), x, y, epochs=0, lr=0.5) == []
+    assert states_equal(model, before)
+    assert not model.training
+
+
+def with_state() -> nn.Sequential:
+    """A model whose two modes differ: batch normalisation and dropout."""
+    layers = [nn.Flatten(), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(8, 3)).double()
+
+
+def test_attack_in_eval_mode_update_in_train_mode():
+    """The attack sees the network as it will be attacked, the update as it learns."""
+    _, x, y = problem(8)
+    model, calls = with_state(), []
+
+    def spy(model, x, y):
+        statistics = model[2].running_mean.clone()
+        delta = attacks.fgsm(model, x, y, 0.1)
+        assert torch.equal(model[2].running_mean, statistics)
+        calls.append(("attack", {m.training for m in model.modules()}, x + delta))
+        return delta
+
+    def objective(model, x, y):
+        calls.append(("update", {m.training for m in model.modules()}, x))
+        return training.mean_cross_entropy(model, x, y)
+
+    training.fit(
+        model, x, y, epochs=2, lr=0.1, batch_size=4, attack=spy, objective=objective
+    )
+    assert [name for name, _, _ in calls] == ["attack", "update"] * 4
+    assert [modes for _, modes, _ in calls] == [{False}, {True}] * 4
+    for crafted, used in zip(calls[::2], calls[1::2], strict=True):
+        assert torch.equal(crafted[2], used[2])
+    assert not any(m.training for m in model.modules())
+
+
+def test_the_images_are_left_alone():
+    """Adversarial training replaces batches, never the data."""
+    model, x, y = problem()
+    kept = x.clone()
+    training.fit(
+        model,
+        x,
+        y,
+        epochs=1,
+        lr=0.1,
+        attack=lambda m, x, y: attacks.fgsm(m, x, y, 0.3),
+    )
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_divergence_restores_the_start_of_the_epoch(bad):
+    """In epoch 3 the objective breaks: parameters and buffers are those of epoch 2."""
+    _, x, y = problem(8)
+    torch.manual_seed(0)
+    model = with_state()
+    model[4].p = 0.0
+    reference, count = copy.deepcopy(model), [0]
+    training.fit(reference, x, y, epochs=2, lr=0.1, batch_size=4)
+
+    def objective(model, x, y):
+        count[0] += 1
+        factor = bad if count[0] == 6 else 1.0  # the last batch of epoch 3
+        return factor * training.mean_cross_entropy(model, x, y)
+
+    with pytest.raises(FloatingPointError, match="lr"):
+        training.fit(model, x, y, epochs=5, lr=0.1, batch_size=4, objective=objective)
+    assert states_equal(model, reference)
+    assert not any(m.training for m in model.modules())
+
+
+def test_a_learning_rate_too_large_is_noticed():
+    """A real divergence, not a staged one; what is left can still be used."""
+    model = small()
+    with pytest.raises(FloatingPointError):
+        training.fit(model, *DIGITS.train, epochs=10, lr=1e9)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": [0.1]},
+        {"lr": [0.1, 0.1, 0.1]},
+        {"y": torch.zeros(6).long()},
+        {"x": torch.zeros(0, 1, 2, 2), "y": torch.zeros(0).long()},
+        {"batch_size": 0},
+        {"epochs": -1},
+    ],
+    ids=["short lr", "long lr", "labels", "no image", "batch_size", "epochs"],
+)
+def test_bad_arguments_are_refused(change):
+    """And the model is as it was."""
+    model, x, y = problem()
+    before = copy.deepcopy(model)
+    good = {"x": x, "y": y, "epochs": 2, "lr": 0.1, "batch_size": 2}
+    with pytest.raises(ValueError, match="need one lr"):
+        training.fit(model, **good | change)
+    assert states_equal(model, before)
+
+
+def test_silent_by_default(capfd, monkeypatch):
+    """Nothing on stdout or stderr where no person watches."""
+    monkeypatch.delenv("ADVLIB_PROGRESS", raising=False)
+    model, x, y = problem()
+    training.fit(model, x, y, epochs=2, lr=0.1)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("way", ["argument", "environment", "terminal"])
+def test_a_bar_where_a_person_watches(capsys, monkeypatch, way):
+    """By argument, by ADVLIB_PROGRESS=1, or in a terminal; on stderr only."""
+    monkeypatch.delenv("ADVLIB_PROGRESS", raising=False)
+    if way == "environment":
+        monkeypatch.setenv("ADVLIB_PROGRESS", "1")
+    if way == "terminal":
+        monkeypatch.setattr(training.sys.stderr, "isatty", lambda: True, raising=False)
+    model, x, y = problem()
+    progress = True if way == "argument" else None
+    training.fit(model, x, y, epochs=2, lr=0.1, progress=progress)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "epochs" in err
+    training.fit(model, x, y, epochs=2, lr=0.1, progress=False)
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,363 @@
+"""Recipes, committed weights and their provenance."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from advlib import data, evaluation, models, training, zoo
+from advlib._vision import torchvision
+
+MODEST = settings(deadline=None, max_examples=100, derandomize=True, database=None)
+ON_DISK = any((root / "MNIST/raw").is_dir() for root in data.roots())
+DIGITS = data.load("digits")
+
+
+def blank(name: str = "mnist", shape=(1, 28, 28)) -> data.Dataset:
+    """A data set with a name and a shape and ten black images, to load weights for."""
+    split = torch.zeros(10, *shape), torch.arange(10)
+    return data.Dataset(name, split, split, split)
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    """MNIST, or a skip with its reason."""
+    if not ON_DISK:
+        pytest.skip("MNIST's files are not on disk")
+    return data.load("mnist")
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """Let the zoo keep its weights in a folder that is yet to be made."""
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(zoo, "CHECKSUMS", tmp_path / "weights" / "sha256.json")
+    return tmp_path / "weights"
+
+
+def committed(name: str) -> Path:
+    """The weights file of ``name`` for MNIST, or a skip while there is none."""
+    path = zoo.WEIGHTS / f"mnist-{name}.safetensors"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not there")
+    return path
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two networks have the same parameters to the last bit."""
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+# -------------------------------------------------------------- committed weights
+
+
+def test_files_and_checksums_are_the_same_set():
+    """No weights without a checksum, no checksum without weights, no stray file."""
+    listed = json.loads(zoo.CHECKSUMS.read_text())
+    present = {path.name for path in zoo.WEIGHTS.iterdir()} - {zoo.CHECKSUMS.name}
+    assert present == set(listed)
+    names = {f"mnist-{name}.safetensors" for name in zoo.RECIPES}
+    assert present <= names
+
+
+@pytest.mark.parametrize("name", zoo.RECIPES)
+def test_committed_weights_are_whole_and_load(name, monkeypatch):
+    """The digest holds, nothing is trained, and the network is the recipe's."""
+    path = committed(name)
+    listed = json.loads(zoo.CHECKSUMS.read_text())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == listed[path.name]
+    monkeypatch.setattr(zoo, "train", None)
+    model = zoo.load(name, blank())
+    assert not any(module.training for module in model.modules())
+    expected = getattr(models, zoo.RECIPES[name].build)((1, 28, 28))
+    assert str(model) == str(expected.eval())
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    untrained = models.seeded(
+        getattr(models, zoo.RECIPES[name].build), (1, 28, 28), seed=0
+    )
+    assert not same(model, untrained)
+
+
+@pytest.mark.parametrize("name", zoo.RECIPES)
+def test_provenance_is_that_of_the_present_recipe(name):
+    """A recipe that was changed after the training is found here."""
+    committed(name)
+    record = zoo.provenance(name)
+    assert record["recipe"] == dataclasses.asdict(zoo.RECIPES[name])
+    assert record["command"] == f"python -m advlib.zoo train {name}"
+    assert record["dataset"].startswith("mnist: 55000 training")
+    assert record["test_images"] == 10000
+    assert set(record["versions"]) == {"python", "torch"}
+    assert "+" not in record["versions"]["torch"]
+    assert record["seconds"] > 0
+    assert "/" not in json.dumps(record)  # no machine's path
+
+
+@pytest.mark.parametrize("name", zoo.RECIPES)
+def test_committed_error_is_measured_again(name, mnist):
+    """Within 3 of 10000 images, which other arithmetic may turn over."""
+    committed(name)
+    error = evaluation.clean_error(zoo.load(name, mnist), *mnist.test)
+    assert abs(error.wrong - zoo.provenance(name)["test_wrong"]) <= 3
+    assert error.rate < 0.09
+
+
+# ------------------------------------------------------------------------- damage
+
+
+@pytest.fixture
+def remade(own_folder):
+    """A folder with one network made by ``remake``: (folder, record)."""
+    return own_folder, zoo.remake("linear", DIGITS)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "another"])
+def test_damaged_weights_are_refused(remade, damage):
+    """One byte is enough; the file and the way to remake it are named."""
+    path = remade[0] / "digits-linear.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "altered":
+        content[-1] ^= 1
+    end = {"truncated": -1, "empty": 0}.get(damage)
+    path.write_bytes(content[:end])
+    if damage == "another":
+        path.write_bytes(json.dumps({"weights": None}).encode())
+    with pytest.raises(
+        ValueError, match=r"digits-linear\.safetensors.*zoo train linear"
+    ):
+        zoo.load("linear", DIGITS)
+
+
+def test_weights_without_a_checksum_are_refused(remade):
+    """A file that nobody vouched for is not the committed one."""
+    (remade[0] / "sha256.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"digits-linear\.safetensors"):
+        zoo.load("linear", DIGITS)
+
+
+# ------------------------------------------------------------------------- remake
+
+
+def test_remake_writes_file_checksum_and_provenance(remade, monkeypatch):
+    """What is written is what was trained, and ``load`` reads it without training."""
+    folder, record = remade
+    path = folder / "digits-linear.safetensors"
+    assert {p.name for p in folder.iterdir()} == {path.name, "sha256.json"}
+    sums = json.loads((folder / "sha256.json").read_text())
+    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert zoo.provenance("linear", "digits") == record
+    assert record["recipe"] == dataclasses.asdict(zoo.RECIPES["linear"])
+    assert record["dataset"] == str(DIGITS)
+    trained = zoo.train("linear", DIGITS)
+    monkeypatch.setattr(zoo, "train", None)
+    model = zoo.load("linear", DIGITS)
+    assert same(model, trained)
+    error = evaluation.clean_error(model, *DIGITS.test)
+    assert (record["test_wrong"], record["test_images"]) == (error.wrong, error.n)
+
+
+def test_remake_keeps_the_other_checksums(remade, monkeypatch):
+    """A second network adds its line, and replaces none."""
+    folder, _ = remade
+    before = json.loads((folder / "sha256.json").read_text())
+    monkeypatch.setitem(
+        zoo.RECIPES, "other", zoo.Recipe("linear", min_steps=1, epochs=1)
+    )
+    zoo.remake("other", DIGITS)
+    after = json.loads((folder / "sha256.json").read_text())
+    assert set(after) == {*before, "digits-other.safetensors"}
+    assert before.items() <= after.items()
+
+
+def test_no_provenance_without_weights(own_folder):
+    """FileNotFoundError names network and data set."""
+    with pytest.raises(FileNotFoundError, match="linear on digits"):
+        zoo.provenance("linear", "digits")
+
+
+# ------------------------------------------------------------------------ recipes
+
+
+@pytest.mark.parametrize("name", zoo.RECIPES)
+def test_every_recipe_works_on_digits(name):
+    """Where there are no weights ``load`` trains: below 10 % error in seconds."""
+    model = zoo.load(name, DIGITS)
+    assert not any(module.training for module in model.modules())
+    assert evaluation.clean_error(model, *DIGITS.test).rate < 0.1
+
+
+def test_training_is_the_recipe_step_by_step(monkeypatch):
+    """What ``fit`` is given: images, rates, batch size, attack and seed."""
+    calls = []
+    monkeypatch.setattr(training, "fit", lambda *a, **k: calls.append((a, k)))
+    monkeypatch.setitem(
+        zoo.RECIPES,
+        "odd",
+        zoo.Recipe("small", batch_size=50, seed=7, eps=0.1, num_steps=2),
+    )
+    for seed, expected in ((None, 7), (3, 3)):
+        model = zoo.train("odd", DIGITS, seed=seed)
+        (given_model, x, y), options = calls.pop()
+        assert given_model is model
+        assert same(model, models.seeded(models.small, (1, 8, 8), seed=expected))
+        assert x is DIGITS.train[0]
+        assert y is DIGITS.train[1]
+        assert options["seed"] == expected
+        assert options["batch_size"] == 50
+        assert options["lr"] == zoo.RECIPES["odd"].rates(1197)
+        assert len(options["lr"]) == options["epochs"]
+        assert options["attack"] is not None
+    zoo.train("small", DIGITS)
+    assert calls.pop()[1]["attack"] is None
+
+
+def test_training_is_deterministic_and_the_seed_matters():
+    """Same seed, same weights; another seed, others."""
+    first, again = zoo.train("linear", DIGITS), zoo.train("linear", DIGITS)
+    assert same(first, again)
+    assert not same(first, zoo.train("linear", DIGITS, seed=1))
+
+
+@given(
+    n=st.integers(1, 60000),
+    epochs=st.integers(1, 30),
+    batch_size=st.integers(1, 500),
+    min_steps=st.integers(0, 5000),
+    drop_after=st.sampled_from([0.25, 0.5, 0.9, 1.0]),
+)
+@MODEST
+def test_rates(n, epochs, batch_size, min_steps, drop_after):
+    """Enough epochs for ``min_steps`` updates and no more; lr, then lr / 10."""
+    recipe = zoo.Recipe(
+        "linear",
+        epochs=epochs,
+        lr=0.2,
+        batch_size=batch_size,
+        min_steps=min_steps,
+        drop_after=drop_after,
+    )
+    rates = recipe.rates(n)
+    updates = len(range(0, n, batch_size))  # of one epoch
+    assert len(rates) >= epochs
+    assert len(rates) * updates >= min_steps
+    assert len(rates) == epochs or (len(rates) - 1) * updates < min_steps
+    high = sum(rate == 0.2 for rate in rates)
+    assert rates == [0.2] * high + [0.2 / 10] * (len(rates) - high)
+    assert 0 <= high - drop_after * len(rates) < 1
+
+
+def test_the_training_attack_stays_in_its_ball():
+    """Radius, box and random start; no attack for eps = 0."""
+    assert zoo.Recipe("linear").attack() is None
+    recipe = zoo.Recipe("linear", eps=0.15, num_steps=3)
+    attack = recipe.attack()
+    model = models.seeded(models.linear, DIGITS.shape, seed=0)
+    x, y = (part[:50] for part in DIGITS.train)
+    first, second = attack(model, x, y), attack(model, x, y)
+    for delta in (first, second):
+        assert delta.abs().max().item() == pytest.approx(0.15)
+        assert (x + delta).min() >= 0
+        assert (x + delta).max() <= 1
+    assert torch.equal(first, recipe.attack()(model, x, y))  # the seed starts it
+    steps = []
+    model.register_forward_hook(lambda *a: steps.append(1))
+    attack(model, x, y)
+    assert len(steps) == 3
+
+
+def test_unknown_names(own_folder):
+    """Each function that takes a name lists those that exist."""
+    for function in (zoo.load, zoo.train, zoo.remake):
+        with pytest.raises(ValueError, match=r"unknown network 'vgg'.*dnn_2_pgd"):
+            function("vgg", DIGITS)
+    assert not own_folder.exists()
+
+
+# ------------------------------------------------------------------- command line
+
+
+def test_list(capsys):
+    """One line per network, with its recipe."""
+    zoo.main(["list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{name}: {recipe}" for name, recipe in zoo.RECIPES.items()]
+
+
+def test_train_command(own_folder, monkeypatch, capsys):
+    """It remakes the file and shows the record as JSON."""
+    monkeypatch.setitem(zoo.RECIPES, "linear", zoo.Recipe("linear", 1, min_steps=1))
+    zoo.main(["train", "linear", "--dataset", "digits"])
+    record = json.loads(capsys.readouterr().out)
+    assert record == zoo.provenance("linear", "digits")
+    assert record["recipe"]["epochs"] == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"], ["train", "vgg"], ["fly"]])
+def test_wrong_commands(arguments, capsys):
+    """Usage and exit status 2, as argparse does."""
+    with pytest.raises(SystemExit) as caught:
+        zoo.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m advlib.zoo" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------- ResNet-50
+
+
+def test_imagenet_resnet50_normalises_first(monkeypatch):
+    """In front of the network pixels are normalised as torchvision prescribes."""
+    kinds = torchvision().models
+    given_weights = []
+
+    def fake(weights):
+        given_weights.append(weights)
+        return nn.Sequential(nn.Identity(), nn.Dropout(0.9))
+
+    monkeypatch.setattr(kinds, "resnet50", fake)
+    model, names = zoo.imagenet_resnet50()
+    weights = kinds.ResNet50_Weights.IMAGENET1K_V1
+    assert given_weights == [weights]
+    assert not any(module.training for module in model.modules())
+    x = torch.rand(2, 3, 4, 4)
+    preset = weights.transforms()
+    normalize = torchvision().transforms.functional.normalize
+    assert torch.allclose(model(x), normalize(x, preset.mean, preset.std), atol=1e-6)
+    assert len(names) == 1000
+    assert names[0] == "tench"
+
+
+def test_imagenet_resnet50_without_network(monkeypatch, tmp_path):
+    """OSError, and no file that would be taken for the weights later."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def offline(*arguments, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "create_connection", offline)
+    small = nn.Linear(1, 1)
+    kinds = torchvision().models
+
+    def fetch_only(weights):
+        small.load_state_dict(weights.get_state_dict(progress=False))
+
+    monkeypatch.setattr(kinds, "resnet50", fetch_only)
+    with pytest.raises(OSError, match="no network"):
+        zoo.imagenet_resnet50()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_steps_are_a_thousand_at_least():
+    """On digits, 12 batches an epoch: the default recipe makes 1000 updates."""
+    n = len(DIGITS.train[1])
+    recipe = zoo.Recipe("linear")
+    updates = len(recipe.rates(n)) * math.ceil(n / recipe.batch_size)
+    assert 1000 <= updates < 1000 + math.ceil(n / recipe.batch_size)
