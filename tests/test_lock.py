@@ -78,7 +78,7 @@ def test_environment_yml():
     assert python.split("=")[1] in SpecifierSet(PROJECT["project"]["requires-python"])
     pins = [line for line in pip["pip"] if "==" in line]
     assert pins == [f"{name}=={LOCK[name]}" for name in NAMED]
-    assert pip["pip"][len(pins) :] == ["-r requirements.lock", "--no-deps -e ."]
+    assert pip["pip"][len(pins) :] == ["-r requirements.lock", "-e ."]
 
 
 def test_jupyter_book_1():
