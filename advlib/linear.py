@@ -124,6 +124,8 @@ def _products(
     check_eps(eps, norm)
     if not directions.isfinite().all():
         raise ValueError("the weights hold NaN or infinity")
+    if eps == 0:
+        return directions.new_zeros(pick.shape)
     if not box:
         return (-eps * dual_norm(directions, norm))[pick]
     if norm != "linf":
