@@ -26,10 +26,10 @@ def _requirements() -> list[Requirement]:
 
 def _closure() -> set[str]:
     """Return the names of all that pyproject needs, as installed here."""
-    todo = [(r.name, r.extras) for r in _requirements()] + [("editables", set())]
+    pending = [(r.name, r.extras) for r in _requirements()] + [("editables", set())]
     found: set[tuple[str, str]] = set()
-    while todo:
-        name, extras = todo.pop()
+    while pending:
+        name, extras = pending.pop()
         for extra in {"", *extras}:
             key = (canonicalize_name(name), extra)
             if key in found:
@@ -38,7 +38,7 @@ def _closure() -> set[str]:
             for text in metadata.requires(name) or []:
                 need = Requirement(text)
                 if need.marker is None or need.marker.evaluate({"extra": extra}):
-                    todo.append((need.name, need.extras))
+                    pending.append((need.name, need.extras))
     return {name for name, _ in found}
 
 
