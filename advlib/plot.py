@@ -39,6 +39,14 @@ def use_style() -> None:
     )
 
 
+def _frame(ax: Axes, title: str) -> None:
+    """Give a picture a thin frame all around, a title and no ticks."""
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set(visible=True, linewidth=0.5)
+
+
 def image(
     ax: Axes, pixels, title: str = "", *, low: float = 0.0, high: float = 1.0
 ) -> AxesImage:
@@ -52,9 +60,7 @@ def image(
     if array.ndim == 3:  # colour: matplotlib ignores vmin and vmax there
         array = ((array - low) / (high - low)).clip(0, 1)
     shown = ax.imshow(array, cmap="gray", vmin=low, vmax=high)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    ax.set_title(title)
+    _frame(ax, title)
     return shown
 
 
@@ -75,9 +81,7 @@ def perturbation(ax: Axes, delta, title: str = "", *, eps: float) -> AxesImage:
         flat = np.abs(array).argmax(0)
         array = np.take_along_axis(array, flat[None], 0)[0]
     shown = ax.imshow(array, cmap="RdBu_r", vmin=-1.4 * eps, vmax=1.4 * eps)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    ax.set_title(title)
+    _frame(ax, title)
     return shown
 
 
