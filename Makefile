@@ -18,7 +18,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300
 	touch $@
 
 book: .venv/.installed  ## the site, warnings as errors
-	$(BIN)/jupyter-book build -W --keep-going -n -q .
+	$(BIN)/jupyter-book build -W --keep-going -n -q --all .
 	@echo "The book: $(CURDIR)/$(SITE)"
 
 test: book  ## unit tests, notebooks, hygiene, site
