@@ -1,15 +1,18 @@
 """Small networks as plain ``nn.Sequential``; sizes follow the shape of an image.
 
 ``small``, ``dnn_2``, ``dnn_4`` and ``cnn`` have the layers of the networks in Kolter
-and Madry's tutorial of 2018. All take images in [0, 1] and return logits.
+and Madry's tutorial of 2018. All take images in [0, 1] and return logits. For the
+bounds, ``canonical`` rewrites a network with four kinds of layer.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 Shape = tuple[int, int, int]
 
@@ -31,6 +34,21 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised images, shaped as ``x``."""
         return (x - self.mean) / self.std
+
+
+class Residual(nn.Module):
+    """Return ``body(x) + shortcut(x)``; without ``shortcut``, ``body(x) + x``."""
+
+    def __init__(
+        self, body: nn.Sequential, shortcut: nn.Sequential | None = None
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = nn.Sequential() if shortcut is None else shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of the two branches at ``x`` (N, ...)."""
+        return self.body(x) + self.shortcut(x)
 
 
 def mlp(shape: Shape, hidden: Sequence[int], num_classes: int = 10) -> nn.Sequential:
@@ -77,6 +95,30 @@ def cnn(shape: Shape, num_classes: int = 10) -> nn.Sequential:
     return nn.Sequential(*layers, *head, nn.Linear(100, num_classes))
 
 
+def mlp_256(shape: Shape, num_classes: int = 10) -> nn.Sequential:
+    """Return 784-256-256-10 (on MNIST); arguments as ``mlp``."""
+    return mlp(shape, [256, 256], num_classes)
+
+
+def cnn_small(shape: Shape, num_classes: int = 10) -> nn.Sequential:
+    """Return conv16 and conv32 (4x4, stride 2), then 100 units; arguments as ``mlp``.
+
+    The small network of the certified-training literature, cheap enough for sweeps.
+    """
+    c, h, w = shape
+    h, w = h // 2 // 2, w // 2 // 2
+    return nn.Sequential(
+        nn.Conv2d(c, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * h * w, 100),
+        nn.ReLU(),
+        nn.Linear(100, num_classes),
+    )
+
+
 def seeded(build: Callable[..., nn.Module], *args, seed: int, **kwargs) -> nn.Module:
     """Return ``build(*args, **kwargs)`` initialised from ``seed``, in eval mode.
 
@@ -90,3 +132,146 @@ def seeded(build: Callable[..., nn.Module], *args, seed: int, **kwargs) -> nn.Mo
 def num_parameters(model: nn.Module) -> int:
     """Return the number of trainable parameters of ``model``."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def canonical(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
+    """Return the same function as Flatten, Linear, Conv2d, ReLU and Residual only.
+
+    ``shape``: one input of ``model`` without batch. Batch-norm is folded into the
+    affine layer before it, average pooling and normalisation become convolutions,
+    dropout (eval mode) vanishes; Linear and Conv2d layers are the model's own, so
+    gradients reach them. Raises ``TypeError`` for any other layer or option, and
+    ``ValueError`` for weights with NaN or infinity and an input that does not fit.
+    """
+    if not all(p.isfinite().all() for p in model.state_dict().values()):
+        raise ValueError("the weights hold NaN or infinity")
+    layers: list[nn.Module] = []
+    shape = tuple(shape)
+    for layer in _flat(model):
+        layer = _canonical_layer(layer, shape, layers)
+        if layer is not None:
+            layers.append(layer)
+            shape = output_shape(layer, shape)
+    return nn.Sequential(*layers).eval()
+
+
+def _flat(model: nn.Module) -> list[nn.Module]:
+    if isinstance(model, nn.Sequential):
+        return [inner for layer in model for inner in _flat(layer)]
+    return [model]
+
+
+def _canonical_layer(
+    layer: nn.Module, shape: tuple[int, ...], before: list[nn.Module]
+) -> nn.Module | None:
+    """Return what stands for ``layer`` (None: nothing); may replace ``before[-1]``."""
+    if isinstance(layer, (nn.Identity, nn.Dropout)):
+        return None
+    if isinstance(layer, (nn.ReLU, nn.Linear)):
+        return layer
+    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+        return layer
+    if isinstance(layer, nn.Conv2d) and _plain(layer):
+        return layer
+    if isinstance(layer, Residual):
+        branches = [canonical(part, shape) for part in (layer.body, layer.shortcut)]
+        return Residual(*branches).eval()
+    if isinstance(layer, Normalize):
+        scale = (1 / layer.std).flatten()
+        return _channelwise(scale, -layer.mean.flatten() * scale)
+    if isinstance(layer, nn.AvgPool2d) and layer.ceil_mode is False:
+        return _pool(layer, shape[0])
+    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        return _batch_norm(layer, shape, before)
+    raise TypeError(f"no bound rule for {type(layer).__name__} with these options")
+
+
+def _plain(layer: nn.Conv2d) -> bool:
+    numbers = not isinstance(layer.padding, str)
+    return numbers and layer.padding_mode == "zeros" and layer.dilation == (1, 1)
+
+
+def _channelwise(scale: Tensor, shift: Tensor) -> nn.Conv2d:
+    c = len(scale)
+    layer = nn.Conv2d(c, c, 1, groups=c).to(scale)
+    layer.weight.data, layer.bias.data = scale.view(c, 1, 1, 1), shift
+    return layer.requires_grad_(False)
+
+
+def _pool(layer: nn.AvgPool2d, c: int) -> nn.Conv2d:
+    if layer.padding not in (0, (0, 0)) and not layer.count_include_pad:
+        raise TypeError("no bound rule for AvgPool2d without count_include_pad")
+    conv = nn.Conv2d(
+        c, c, layer.kernel_size, layer.stride, layer.padding, groups=c, bias=False
+    )
+    area = conv.weight[0].numel()
+    divisor = layer.divisor_override or area
+    conv.weight.data.fill_(1 / divisor)
+    return conv.requires_grad_(False)
+
+
+def _batch_norm(
+    layer: nn.BatchNorm1d | nn.BatchNorm2d,
+    shape: tuple[int, ...],
+    before: list[nn.Module],
+) -> nn.Module | None:
+    """Fold ``layer`` into the affine layer before it, else make it a layer."""
+    if layer.running_var is None:
+        raise TypeError("no bound rule for batch-norm without running statistics")
+    last = before[-1] if before else None
+    if isinstance(last, nn.Conv2d) and len(shape) == 3:
+        before[-1] = fuse_conv_bn_eval(last.eval(), layer.eval())
+        return None
+    if isinstance(last, nn.Linear):
+        before[-1] = fuse_linear_bn_eval(last.eval(), layer.eval())
+        return None
+    if len(shape) != 3:
+        raise TypeError("no bound rule for BatchNorm1d that follows no Linear layer")
+    scale = (layer.running_var + layer.eps).rsqrt()
+    scale = scale if layer.weight is None else scale * layer.weight
+    shift = -layer.running_mean * scale
+    shift = shift if layer.bias is None else shift + layer.bias
+    return _channelwise(scale.detach(), shift.detach())
+
+
+def output_shape(layer: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of one output of ``layer`` for one input of ``shape``.
+
+    Raises ``ValueError`` if the input does not fit.
+    """
+    parameter = next(layer.parameters(), torch.zeros(()))
+    try:
+        with torch.no_grad():
+            return tuple(layer(torch.zeros(1, *shape).to(parameter)).shape[1:])
+    except RuntimeError as error:
+        name = type(layer).__name__
+        raise ValueError(f"{name} does not take inputs of {tuple(shape)}") from error
+
+
+def affine_matrix(layer: nn.Module, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return ``weight`` (out, in) and ``bias`` (out,) of an affine ``layer``, dense.
+
+    ``layer``: Flatten, Linear, Conv2d or a Sequential of them; ``shape``: one input
+    without batch. Detached. Raises ``TypeError`` for a layer that is not affine.
+    """
+    parts = _flat(layer)
+    wrong = [m for m in parts if not isinstance(m, (nn.Flatten, nn.Linear, nn.Conv2d))]
+    if wrong:
+        raise TypeError(f"{type(wrong[0]).__name__} is not affine")
+    like = next(layer.parameters(), torch.zeros(()))
+    size = math.prod(shape)
+    with torch.no_grad():
+        zero = layer(torch.zeros(1, *shape).to(like)).flatten()
+        unit = torch.eye(size).to(like).view(size, *shape)
+        free = [_without_bias(part) for part in parts]
+        columns = nn.Sequential(*free)(unit).flatten(1)
+    return columns.T.contiguous(), zero
+
+
+def _without_bias(layer: nn.Module) -> nn.Module:
+    """Return a copy of the affine ``layer`` that maps zero to zero."""
+    if getattr(layer, "bias", None) is None:
+        return layer
+    copy = deepcopy(layer)
+    copy.bias = None
+    return copy

@@ -19,6 +19,20 @@ COLORS = {
     "third": "#CC79A7",
 }
 
+# the methods in the order of the argument: below, exact, above
+METHODS = {
+    "fgsm": "#F0A07A",
+    "pgd": "#E2793B",
+    "strong": "#D55E00",
+    "exact": "#0072B2",
+    "lp": "#004D38",
+    "alpha": "#00735C",
+    "crown": "#009E73",
+    "dual": "#7A6C00",
+    "interval": "#8CCFB7",
+    "sdp": "#8C4A75",
+}
+
 
 def use_style() -> None:
     """Set the book's matplotlib style: size, resolution, grid, fonts."""
