@@ -255,11 +255,28 @@ class _Rows:
         """Return ``values`` (N, *layer) as they face ``weight``; 0 in the padding."""
         if self.position is None:
             return values[:, None]
-        size = self.weight.shape[-2:]
-        patches = F.unfold(values, size, padding=self.padding, stride=self.stride)
+        (h, w), (p, q), (s, t) = self.weight.shape[-2:], self.padding, self.stride
+        windows = F.pad(values, (q, q, p, p)).unfold(2, h, s).unfold(3, w, t)
+        across = windows.shape[3]  # patches in one row of patches; a view so far
         image = torch.arange(len(values), device=values.device)[:, None]
-        rows = patches.transpose(1, 2)[image, self.position]
-        return rows.unflatten(-1, (-1, *size))
+        return windows[image, :, self.position // across, self.position % across]
+
+    def dense(self, shape: Sequence[int]) -> "_Rows":
+        """Return the same rows with weights on the whole layer, (N, S, *shape)."""
+        (h, w), (p, q), (s, t) = self.weight.shape[-2:], self.padding, self.stride
+        high, wide = shape[1] + 2 * p, shape[2] + 2 * q
+        across = (wide - w) // t + 1
+        corner = (self.position // across) * s * wide + (self.position % across) * t
+        down = torch.arange(h, device=corner.device) * wide
+        inside = (down[:, None] + torch.arange(w, device=corner.device)).flatten()
+        index = (corner[..., None] + inside)[:, :, None].expand(self._flat().shape)
+        whole = self.weight.new_zeros(*index.shape[:3], high * wide)
+        whole = whole.scatter(3, index, self._flat()).unflatten(3, (high, wide))
+        cut = whole[..., p : p + shape[1], q : q + shape[2]]
+        return _Rows(cut, self.constant)
+
+    def _flat(self) -> Tensor:
+        return self.weight.flatten(3)
 
     def dot(self, weight: Tensor, values: Tensor) -> Tensor:
         """Return <``weight``, ``values``> for each row (N, S)."""
@@ -311,8 +328,9 @@ def _through_conv(rows: _Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> _Row
         flat = F.conv_transpose2d(
             flat, kernel, None, stride, layer.padding, tuple(extra), layer.groups
         )
-    weight = flat.unflatten(0, n)
-    return replace(rows, weight=weight, constant=constant, **moved)
+    rows = replace(rows, weight=flat.unflatten(0, n), constant=constant, **moved)
+    large = rows.position is not None and flat[0, 0].numel() >= math.prod(shape[1:])
+    return rows.dense(shape) if large else rows
 
 
 Slopes = Callable[[int, _Rows, _Relaxation], Tensor]  # of ReLU i, for these rows
@@ -478,9 +496,17 @@ def _put(index: Tensor, bounds: Box, lower: Tensor, upper: Tensor) -> Box:
     return _intersect(lower, upper, low.view_as(lower), high.view_as(upper))
 
 
-def _tightener(box: Box, method: str, intersect: bool) -> Tighten:
+def _tightener(
+    box: Box, method: str, intersect: bool, clip: Sequence[Box] | None
+) -> Tighten:
     def tighten(
-        _: int, before: Steps, lower: Tensor, upper: Tensor, lines: list[_Relaxation]
+        k: int, before: Steps, lower: Tensor, upper: Tensor, lines: list[_Relaxation]
+    ) -> Box:
+        found = search(before, lower, upper, lines)
+        return found if clip is None else _intersect(*found, *clip[k])
+
+    def search(
+        before: Steps, lower: Tensor, upper: Tensor, lines: list[_Relaxation]
     ) -> Box:
         if method == "interval" or not _needs_walk(before):
             return lower, upper
@@ -499,12 +525,16 @@ def _tightener(box: Box, method: str, intersect: bool) -> Tighten:
 
 
 def _pre(
-    steps: Steps, box: Box, method: str, intersect: bool = True
+    steps: Steps,
+    box: Box,
+    method: str,
+    intersect: bool = True,
+    clip: Sequence[Box] | None = None,
 ) -> tuple[list[Box], list[_Relaxation], Box]:
     pre: list[Box] = []
     lines: list[_Relaxation] = []
     rule = "dual" if method == "dual" else "crown"
-    tighten = _tightener(box, method, intersect)
+    tighten = _tightener(box, method, intersect, clip)
     end = _visit(steps, box, (), rule, tighten, pre, lines)
     return pre, lines, end
 
@@ -516,6 +546,7 @@ def relu_bounds(
     *,
     method: str = "crown",
     intersect: bool = True,
+    clip: Sequence[Box] | None = None,
 ) -> list[Box]:
     """Return bounds of what enters each ReLU, over the box ``lower`` to ``upper``.
 
@@ -523,14 +554,16 @@ def relu_bounds(
     then the shortcut). ``method``: "interval"; "crown", the backward walk at every
     layer, with ``intersect`` cut with intervals (then units that intervals show to be
     stable keep the interval bounds); or "dual", the walk with equal slopes (Wong and
-    Kolter). Sound up to rounding. Raises ``ValueError`` for another method and unless
+    Kolter). ``clip``: per ReLU two more bounds to cut with, +-inf where there are none
+    (the phases that branch and bound has fixed; an empty branch gets some box). Sound
+    up to rounding. Raises ``ValueError`` for another method and unless
     ``lower <= upper``, and what ``models.canonical`` raises.
     """
     if method not in ("interval", "crown", "dual"):
         raise ValueError(f"method {method!r} is none of interval, crown, dual")
     _check_corners(lower, upper)
     steps = _plan(model, lower.shape[1:])
-    return _pre(steps, (lower, upper), method, intersect)[0]
+    return _pre(steps, (lower, upper), method, intersect, clip)[0]
 
 
 def linear_lower(
