@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from advlib import bounds
 from advlib.attacks import Attack
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -18,6 +19,50 @@ Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 def mean_cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the mean cross-entropy of ``model`` on a batch ``x``, ``y``: a scalar."""
     return F.cross_entropy(model(x), y)
+
+
+class Ramp:
+    """A share that grows: 0 at the first call, 1 from call ``num_calls`` on.
+
+    With ``num_calls`` = 0 it is always 1. Robust training from the full radius tends
+    to end in a network that ignores its input.
+    """
+
+    def __init__(self, num_calls: int) -> None:
+        self.num_calls = num_calls
+        self.calls = 0
+
+    def __call__(self) -> float:
+        """Return the share of this call, and count it."""
+        share = min(1.0, self.calls / self.num_calls) if self.num_calls else 1.0
+        self.calls += 1
+        return share
+
+
+class IntervalLoss:
+    """Training on a certificate: the mean of clean and interval cross-entropy.
+
+    Over all perturbations in the l-inf ball of radius ``eps``, in the box [0, 1], the
+    cross-entropy is at most that of the logits z_j - z_y raised to the upper ends of
+    their intervals. ``ramp`` gives the share s of the radius for each batch; the
+    weights are 1 - s / 2 for the clean loss and s / 2 for this bound, so that training
+    starts as a standard one. Gowal et al. 2018, arXiv:1810.12715.
+    """
+
+    def __init__(self, eps: float, ramp: Callable[[], float]) -> None:
+        self.eps = eps
+        self.ramp = ramp
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of ``model`` on a batch ``x``, ``y``: a scalar.
+
+        Leaves ``model`` in eval mode, which the bounds ask for.
+        """
+        share = self.ramp()
+        clean = mean_cross_entropy(model, x, y)
+        model.eval()
+        margins = bounds.interval_margins(model, x, y, share * self.eps)
+        return (1 - share / 2) * clean + share / 2 * F.cross_entropy(-margins, y)
 
 
 def _show_progress() -> bool:

@@ -12,14 +12,14 @@ import math
 import platform
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from advlib import attacks, data, evaluation, models, training
 from advlib._vision import torchvision
@@ -32,10 +32,12 @@ CHECKSUMS = WEIGHTS / "sha256.json"
 class Recipe:
     """How a network was trained: SGD, ``lr`` for ``epochs``, then ``lr / 10``.
 
-    ``build`` names a function of ``advlib.models``. ``eps`` > 0 is adversarial
-    training in the l-inf ball, box respected, by ``num_steps`` of PGD from a random
-    start with ``alpha = 2.5 eps / num_steps``. At least ``min_steps`` updates are
-    made, so that a small data set gets more epochs.
+    ``build`` names a function of ``advlib.models``. ``eps`` > 0 is robust training in
+    the l-inf ball, box respected, by ``method``: "pgd" trains on images attacked by
+    ``num_steps`` of PGD from a random start with ``alpha = 2.5 eps / num_steps``, "ibp"
+    on ``training.IntervalLoss``. The radius grows from 0 to ``eps`` over the first
+    ``ramp`` (a share) of the updates. At least ``min_steps`` updates are made, so that
+    a small data set gets more epochs. Raises ``ValueError`` for another method.
     """
 
     build: str
@@ -47,6 +49,12 @@ class Recipe:
     eps: float = 0.0
     num_steps: int = 0
     min_steps: int = 1000
+    method: str = "pgd"
+    ramp: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.method not in ("pgd", "ibp"):
+            raise ValueError(f"method {self.method!r} is neither 'pgd' nor 'ibp'")
 
     def rates(self, n: int) -> list[float]:
         """Return the learning rate of each epoch on ``n`` images."""
@@ -55,23 +63,47 @@ class Recipe:
         first = math.ceil(self.drop_after * epochs)
         return [self.lr] * first + [self.lr / 10] * (epochs - first)
 
-    def attack(self) -> attacks.Attack | None:
-        """Return the training attack, or None for standard training."""
-        if self.eps == 0:
+    def _growth(self, n: int) -> training.Ramp:
+        updates = len(self.rates(n)) * math.ceil(n / self.batch_size)
+        return training.Ramp(round(self.ramp * updates))
+
+    def attack(self, n: int = 1) -> attacks.Attack | None:
+        """Return the training attack for ``n`` images; None unless by PGD."""
+        if self.eps == 0 or self.method != "pgd":
             return None
         generator = torch.Generator().manual_seed(self.seed)
-        alpha = 2.5 * self.eps / self.num_steps
-        return lambda model, x, y: attacks.pgd_linf(
-            model,
-            x,
-            y,
-            self.eps,
-            alpha=alpha,
-            num_steps=self.num_steps,
-            generator=generator,
-        )
+        growth = self._growth(n)
+
+        def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            eps = self.eps * growth()
+            return attacks.pgd_linf(
+                model,
+                x,
+                y,
+                eps,
+                alpha=2.5 * eps / self.num_steps,
+                num_steps=self.num_steps,
+                generator=generator,
+            )
+
+        return attack
+
+    def objective(self, n: int = 1) -> training.Objective:
+        """Return what is minimised over ``n`` images: cross-entropy, unless by IBP."""
+        if self.eps == 0 or self.method != "ibp":
+            return training.mean_cross_entropy
+        return training.IntervalLoss(self.eps, self._growth(n))
 
 
+CNN_PGD = Recipe(
+    "cnn_small",
+    epochs=10,
+    drop_after=0.7,
+    batch_size=50,
+    eps=0.3,
+    num_steps=7,
+    ramp=0.4,
+)
 RECIPES = {
     "linear": Recipe("linear"),
     "small": Recipe("small"),
@@ -79,6 +111,19 @@ RECIPES = {
     "dnn_4": Recipe("dnn_4"),
     "cnn": Recipe("cnn"),
     "dnn_2_pgd": Recipe("dnn_2", epochs=20, eps=0.1, num_steps=7),
+    "small_pgd": Recipe("small", epochs=30, eps=0.1, num_steps=7),
+    "small_ibp": Recipe(
+        "small", epochs=40, drop_after=0.75, eps=0.1, method="ibp", ramp=0.5
+    ),
+    "mlp_256": Recipe("mlp_256"),
+    "mlp_256_pgd": Recipe("mlp_256", epochs=12, eps=0.1, num_steps=7),
+    "mlp_256_ibp": Recipe(
+        "mlp_256", epochs=30, drop_after=0.75, eps=0.1, method="ibp", ramp=0.5
+    ),
+    "cnn_small": Recipe("cnn_small"),
+    "cnn_small_pgd_0": CNN_PGD,
+    "cnn_small_pgd_1": replace(CNN_PGD, seed=1),
+    "cnn_small_pgd_2": replace(CNN_PGD, seed=2),
 }
 
 
@@ -99,14 +144,16 @@ def train(
     seed = recipe.seed if seed is None else seed
     build = getattr(models, recipe.build)
     model = models.seeded(build, dataset.shape, dataset.num_classes, seed=seed)
-    rates = recipe.rates(len(dataset.train[1]))
+    n = len(dataset.train[1])
+    rates = recipe.rates(n)
     training.fit(
         model,
         *dataset.train,
         epochs=len(rates),
         lr=rates,
         batch_size=recipe.batch_size,
-        attack=recipe.attack(),
+        objective=recipe.objective(n),
+        attack=recipe.attack(n),
         seed=seed,
     )
     return model

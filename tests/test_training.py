@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from advlib import attacks, data, evaluation, models, training
+from advlib import attacks, bounds, data, evaluation, models, training
 
 DIGITS = data.load("digits")
 PGD = functools.partial(attacks.pgd_linf, eps=0.2, alpha=0.07, num_steps=5)
@@ -48,6 +48,55 @@ def test_robust_training_lowers_the_attacked_error():
         training.fit(model, *DIGITS.train, epochs=15, lr=0.3, attack=inner)
         errors[name] = evaluation.attacked_error(model, *DIGITS.test, attack)
     assert errors["robust"].interval[1] < errors["standard"].interval[0]
+
+
+def test_ramp_by_hand():
+    """0 at the first call, 1 from call ``num_calls`` on; without calls always 1."""
+    ramp = training.Ramp(4)
+    assert [ramp() for _ in range(7)] == [0, 0.25, 0.5, 0.75, 1, 1, 1]
+    assert [training.Ramp(0)() for _ in range(2)] == [1, 1]
+
+
+def test_interval_loss_starts_as_the_clean_loss():
+    """At share 0 it is the mean cross-entropy, value and gradient."""
+    model, x, y = small().double(), *(part[:20] for part in DIGITS.train)
+    x = x.double()
+    loss = training.IntervalLoss(0.1, training.Ramp(5))(model, x, y)
+    clean = training.mean_cross_entropy(model, x, y)
+    assert loss.item() == pytest.approx(clean.item(), rel=1e-12)
+    pairs = zip(
+        torch.autograd.grad(loss, list(model.parameters())),
+        torch.autograd.grad(clean, list(model.parameters())),
+        strict=True,
+    )
+    assert all(torch.allclose(one, other) for one, other in pairs)
+
+
+def test_interval_loss_is_above_every_attacked_loss():
+    """At share 1, twice the loss minus the clean one bounds what 100 points reach."""
+    model, x, y = small().double(), *(part[:20] for part in DIGITS.train)
+    x = x.double()
+    loss = training.IntervalLoss(0.1, training.Ramp(0))(model, x, y)
+    bound = 2 * loss - training.mean_cross_entropy(model, x, y)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+        corner = (x + 0.1 * (2 * noise.round() - 1)).clamp(0, 1)
+        assert training.mean_cross_entropy(model, corner, y) <= bound
+    reached = PGD(model, x, y, eps=0.1, alpha=0.03)
+    assert training.mean_cross_entropy(model, x + reached, y) <= bound
+
+
+def test_interval_training_certifies():
+    """What standard training leaves uncertified at this radius, this certifies."""
+    shares = {}
+    for name, share in (("standard", 0.0), ("interval", 1.0)):
+        model = small()
+        loss = training.IntervalLoss(0.1, lambda share=share: share)
+        training.fit(model, *DIGITS.train, epochs=25, lr=0.3, objective=loss)
+        margins = bounds.interval_margins(model, *DIGITS.test, 0.1)
+        shares[name] = bounds.certified(margins, DIGITS.test[1]).float().mean()
+    assert shares["interval"] > shares["standard"] + 0.1
 
 
 def problem(n: int = 7):
