@@ -1,0 +1,357 @@
+"""Convex programs against an independent formulation, brute force and sampling."""
+
+import math
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from advlib import bounds, models, relaxations
+
+SLACK = 1e-6  # HiGHS stops within 1e-7 of feasibility; weights here are of order one
+
+
+def problem(
+    kind: str, seed: int, n: int = 3
+) -> tuple[nn.Sequential, Tensor, Tensor, float]:
+    """A random network of ``kind`` in float64, images, labels and a radius."""
+    shapes = {"dense": (1, 2, 3), "conv": (1, 5, 5), "residual": (2, 3, 3)}
+    shape = shapes[kind]
+
+    def dense() -> nn.Sequential:
+        return models.mlp(shape, [7, 6], 4)
+
+    def conv() -> nn.Sequential:
+        return nn.Sequential(
+            models.Normalize([0.3], [0.5]),
+            nn.Conv2d(1, 2, 3, padding=1, stride=2),
+            nn.BatchNorm2d(2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(18, 6),
+            nn.ReLU(),
+            nn.Linear(6, 4),
+        )
+
+    def residual() -> nn.Sequential:
+        body = nn.Sequential(
+            nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 2, 1)
+        )
+        shortcut = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU())
+        return nn.Sequential(
+            models.Residual(body),
+            nn.ReLU(),
+            models.Residual(nn.Sequential(nn.Conv2d(2, 2, 1)), shortcut),
+            nn.Flatten(),
+            nn.Linear(18, 4),
+        )
+
+    build = {"dense": dense, "conv": conv, "residual": residual}[kind]
+    model = models.seeded(build, seed=seed).double().requires_grad_(False)
+    for p in model.parameters():  # larger weights: more unstable units, wider gaps
+        p.mul_(2.0)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, *shape, generator=generator, dtype=torch.float64)
+    y = model(x).argmax(1)
+    return model, x, y, (0.05, 0.15, 0.4)[seed % 3]
+
+
+def textbook_lp(
+    model: nn.Sequential, x: Tensor, target: int, y: int, eps: float, pre: list
+) -> float:
+    """The triangle relaxation of a dense network, in cvxpy, as the chapter has it."""
+    low, up = (t[0].flatten().numpy() for t in bounds.input_box(x[None], eps))
+    value = cp.Variable(len(low))
+    rows = [value >= low, value <= up]
+    linears = [layer for layer in model if isinstance(layer, nn.Linear)]
+    for k, layer in enumerate(linears):
+        weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+        z = weight @ value + bias
+        if k == len(linears) - 1:
+            break
+        l_, u_ = (t.numpy() for t in pre[k])
+        value = cp.Variable(len(bias))
+        rows += [z >= l_, z <= u_, value >= 0, value >= z]
+        for i in range(len(bias)):
+            if l_[i] >= 0:
+                rows.append(value[i] == z[i])
+            elif u_[i] <= 0:
+                rows.append(value[i] == 0)
+            else:
+                chord = u_[i] * (z[i] - l_[i]) / (u_[i] - l_[i])
+                rows.append(value[i] <= chord)
+    task = cp.Problem(cp.Minimize(z[y] - z[target]), rows)
+    task.solve(solver=cp.CLARABEL)
+    assert task.status == "optimal"
+    return task.value
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lp_is_the_textbook_program(seed):
+    """The sparse program and its dual value equal another solver's optimum."""
+    model, x, y, eps = problem("dense", seed, n=1)
+    pre = bounds.relu_bounds(model, *bounds.input_box(x, eps))
+    found = relaxations.lp_margins(model, x, y, eps, pre=pre)[0]
+    for j in set(range(4)) - {int(y)}:
+        first = [(low[0], up[0]) for low, up in pre]
+        expected = textbook_lp(model, x[0], j, int(y), eps, first)
+        assert float(found[j]) == pytest.approx(expected, abs=1e-5)
+    assert found[y] == 0
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv", "residual"])
+@pytest.mark.parametrize("method", ["interval", "crown"])
+@pytest.mark.parametrize("seed", range(5))
+def test_lp_lies_between_its_relatives_and_the_truth(kind, method, seed):
+    """CROWN, any slopes, the dual <= LP with the same bounds <= sampled margins."""
+    model, x, y, eps = problem(kind, seed)
+    box = bounds.input_box(x, eps)
+    pre = bounds.relu_bounds(model, *box, method=method)
+    found = relaxations.lp_margins(model, x, y, eps, pre=pre)
+    below = [bounds.crown_margins(model, x, y, eps, pre=pre)]
+    below.append(bounds.wong_kolter_margins(model, x, y, eps, pre=pre))
+    below.append(bounds.alpha_crown_margins(model, x, y, eps, pre=pre))
+    for other in below:
+        assert (found >= other - SLACK).all()
+    share = torch.rand(2000, *x.shape, dtype=torch.float64)
+    share[:1000] = share[:1000].round()  # half of the points are corners
+    points = torch.lerp(box[0], box[1], share).flatten(0, 1)
+    with torch.no_grad():
+        logits = model(points).view(2000, len(x), -1)
+    margins = logits.gather(2, y.expand(2000, -1)[..., None]) - logits
+    assert (found <= margins.amin(0) + SLACK).all()
+
+
+def test_the_networks_above_have_gaps():
+    """The comparisons say something: the LP is often strictly the better bound."""
+    gaps = []
+    for kind in ("dense", "conv", "residual"):
+        for seed in range(5):
+            model, x, y, eps = problem(kind, seed)
+            gap = relaxations.lp_margins(model, x, y, eps)
+            gap = gap - bounds.crown_margins(model, x, y, eps)
+            gaps.append(float(gap.max()) > 1e-3)
+    assert sum(gaps) > 10
+
+
+def phases(model: nn.Sequential, x: Tensor, y: int, eps: float) -> Tensor:
+    """The exact margins of a dense network with one hidden layer: all ReLU phases."""
+    first, last = (layer for layer in model if isinstance(layer, nn.Linear))
+    w, b = first.weight.detach().numpy(), first.bias.detach().numpy()
+    low, up = (t.flatten().numpy() for t in bounds.input_box(x[None], eps))
+    v = cp.Variable(len(low))
+    best = torch.full((last.out_features,), torch.inf)
+    for code in range(2 ** len(b)):
+        on = np.array([(code >> i) & 1 for i in range(len(b))])
+        signs = 2 * on - 1
+        rows = [v >= low, v <= up, cp.multiply(signs, w @ v + b) >= 0]
+        logits = last.weight.detach().numpy() @ cp.multiply(on, w @ v + b)
+        logits = logits + last.bias.detach().numpy()
+        for j in range(len(best)):
+            task = cp.Problem(cp.Minimize(logits[y] - logits[j]), rows)
+            task.solve(solver=cp.CLARABEL)
+            if task.status == "optimal":
+                best[j] = min(best[j], task.value)
+    return best
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_lp_is_below_the_exact_margin(seed):
+    """On 2^4 phase patterns, each a small program of its own."""
+    model = models.seeded(models.mlp, (1, 1, 3), [4], 3, seed=seed).double()
+    x = torch.full((1, 1, 1, 3), 0.5, dtype=torch.float64)
+    y = model(x).argmax(1)
+    found = relaxations.lp_margins(model, x, y, 0.4)[0]
+    exact = phases(model, x[0], int(y), 0.4)
+    assert (found <= exact + 1e-5).all()
+
+
+def test_lp_is_exact_without_unstable_units():
+    """Then the network is affine on the box: the LP, CROWN and a corner agree."""
+    model, x, y, _ = problem("dense", 0)
+    eps = 1e-4
+    pre = bounds.relu_bounds(model, *bounds.input_box(x, eps))
+    assert not any(((low < 0) & (up > 0)).any() for low, up in pre)
+    found = relaxations.lp_margins(model, x, y, eps)
+    for i, label in enumerate(y):
+        point = x[i : i + 1].clone().requires_grad_()
+        logits = model(point)
+        for j in range(4):
+            margin = logits[0, label] - logits[0, j]
+            (grad,) = torch.autograd.grad(margin, point, retain_graph=True)
+            exact = margin - eps * grad.abs().sum()
+            torch.testing.assert_close(found[i, j], exact.detach(), atol=1e-9, rtol=0)
+
+
+def test_radius_zero_gives_the_clean_margins():
+    """A box of one point, also in float32, where bounds contradict by rounding."""
+    model, x, y, _ = problem("conv", 1)
+    for kind in (torch.float64, torch.float32):
+        net, points = model.to(kind), x.to(kind)
+        logits = net(points).detach()
+        clean = logits.gather(1, y[:, None]) - logits
+        pre = bounds.relu_bounds(net, *bounds.input_box(points, 0.0))
+        pre = [(low.detach(), up.detach()) for low, up in pre]
+        for given in (None, pre):
+            found = relaxations.lp_margins(net, points, y, 0.0, pre=given)
+            assert found.dtype == kind
+            torch.testing.assert_close(found, clean, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv", "residual"])
+def test_lp_bounds_tighten_and_stay_sound(kind):
+    """Nested in the given bounds, around sampled values, margins no worse."""
+    model, x, y, eps = problem(kind, 2)
+    box = bounds.input_box(x, eps)
+    pre = bounds.relu_bounds(model, *box)
+    tight = relaxations.lp_bounds(model, *box)
+    gain = 0.0
+    for (low, up), (lower, upper) in zip(pre, tight, strict=True):
+        assert (lower >= low).all()
+        assert (upper <= up).all()
+        gain = max(gain, float((lower - low).max()))
+    assert gain > 1e-4
+    share = torch.rand(1500, *x.shape, dtype=torch.float64).round()
+    points = torch.lerp(box[0], box[1], share).flatten(0, 1)
+    for (low, up), z in zip(tight, relu_inputs(model, points), strict=True):
+        z = z.view(1500, *low.shape)
+        assert (z >= low - SLACK).all()
+        assert (z <= up + SLACK).all()
+    before = relaxations.lp_margins(model, x, y, eps, pre=pre)
+    after = relaxations.lp_margins(model, x, y, eps, pre=tight)
+    assert (after >= before - SLACK).all()
+    kept = relaxations.lp_bounds(model, *box, layers=[])
+    assert all((a[0] == b[0]).all() for a, b in zip(kept, pre, strict=True))
+
+
+def relu_inputs(model: nn.Module, x: Tensor) -> list[Tensor]:
+    """What enters each ReLU, in forward order, by hooks."""
+    found = []
+    hooks = [
+        m.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].detach()))
+        for m in model.modules()
+        if isinstance(m, nn.ReLU)
+    ]
+    model(x)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def test_dual_values_are_sound_for_any_dual_variables():
+    """Weak duality holds for noise, too: that is why no tolerance is subtracted."""
+    model, x, y, eps = problem("dense", 2, n=1)
+    box = bounds.input_box(x, eps)
+    pre = [
+        (low[0].numpy(), up[0].numpy()) for low, up in bounds.relu_bounds(model, *box)
+    ]
+    corners = tuple(t.flatten().numpy() for t in box)
+    program, value = relaxations._start(*corners)
+    stages = relaxations._stages(models.canonical(model, (1, 2, 3)), (1, 2, 3))
+    value = relaxations._push(program, stages, value, pre, None)
+    matrix = relaxations._matrix(program)
+    spec = bounds.margin_spec(y, 4)[0].double().numpy()
+    best = relaxations.lp_margins(model, x, y, eps)[0].numpy()
+    rng = np.random.default_rng(0)
+    for scale in (0.0, 0.1, 1.0, 10.0):
+        duals = scale * rng.normal(size=matrix.shape[0])
+        for j in range(4):
+            cost = program.wide(sparse.csr_array(spec[j : j + 1]) @ value[0]).toarray()[
+                0
+            ]
+            found = relaxations._dual_value(program, matrix, cost, duals)
+            assert found + spec[j] @ value[1] <= best[j] + 1e-9
+
+
+def test_average_pooling_in_float32():
+    """Rounded down, so that the result in float32 is a bound, too."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+    ).eval()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 1, 6, 6, generator=generator)
+    y = model(x).argmax(1)
+    found = relaxations.lp_margins(model, x, y, 0.1)
+    crown = bounds.crown_margins(model, x, y, 0.1)
+    assert found.dtype == torch.float32
+    assert (found >= crown - 1e-4).all()
+    assert (found > crown + 1e-4).any()
+
+
+def test_targets_choose_what_is_solved():
+    """Entries not asked for hold CROWN's bound."""
+    model, x, y, eps = problem("dense", 2)
+    crown = bounds.crown_margins(model, x, y, eps).detach()
+    full = relaxations.lp_margins(model, x, y, eps)
+    targets = torch.zeros(3, 4, dtype=torch.bool)
+    targets[0] = True
+    found = relaxations.lp_margins(model, x, y, eps, targets=targets)
+    torch.testing.assert_close(found[0], full[0])
+    torch.testing.assert_close(found[1:], crown[1:])
+    with pytest.raises(ValueError, match="targets"):
+        relaxations.lp_margins(model, x, y, eps, targets=targets.long())
+
+
+def test_a_time_out_falls_back_to_a_sound_bound():
+    """Stopped at once, the result is at least CROWN's and at most the LP's."""
+    model, x, y, eps = problem("dense", 2)
+    crown = bounds.crown_margins(model, x, y, eps).detach()
+    full = relaxations.lp_margins(model, x, y, eps)
+    found = relaxations.lp_margins(model, x, y, eps, time_limit=0.0)
+    assert (found >= crown - 1e-12).all()
+    assert (found <= full + SLACK).all()
+    box = bounds.input_box(x, eps)
+    pre = bounds.relu_bounds(model, *box)
+    for (low, _), (lower, _) in zip(
+        pre, relaxations.lp_bounds(model, *box, time_limit=0.0), strict=True
+    ):
+        assert (lower >= low).all()
+
+
+def test_bad_input_is_refused():
+    """Each with its own message, and before any solve."""
+    model, x, y, eps = problem("dense", 0)
+    lp = relaxations.lp_margins
+    for bad, error, words in [
+        ((x + 1, y, eps), ValueError, "0, 1"),
+        ((x * math.nan, y, eps), ValueError, "NaN"),
+        ((x, y, -0.1), ValueError, "eps"),
+        ((x, y + 9, eps), ValueError, "classes"),
+        ((x, y.double(), eps), TypeError, "int64"),
+    ]:
+        with pytest.raises(error, match=words):
+            lp(model, *bad)
+    with pytest.raises(TypeError, match="Tanh"):
+        lp(nn.Sequential(model, nn.Tanh()).eval(), x, y, eps)
+    with pytest.raises(ValueError, match="train mode"):
+        lp(model.train(), x, y, eps)
+    model.eval()[1].weight.data[0, 0] = math.nan
+    with pytest.raises(ValueError, match="NaN"):
+        lp(model, x, y, eps)
+
+
+def test_wrong_bounds_are_refused():
+    """Too few, not finite, of another size, or contradicting each other."""
+    model, x, y, eps = problem("dense", 0)
+    box = bounds.input_box(x, eps)
+    pre = bounds.relu_bounds(model, *box)
+    pre = [(low.detach(), up.detach()) for low, up in pre]
+    high = pre[0][1] + 5
+    loose = (pre[1][0] - 9, pre[1][1] + 9)
+    for bad, words in [
+        (pre[:1], "sizes"),
+        ([pre[0], (pre[1][0] * math.inf, pre[1][1])], "finite"),
+        (pre[::-1], "sizes"),
+        ([(high, high + 1), pre[1]], "empty"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            relaxations.lp_margins(model, x, y, eps, pre=bad)
+    with pytest.raises(ValueError, match="empty"):
+        relaxations.lp_bounds(model, *box, pre=[(high, high + 1), loose])
+    with pytest.raises(ValueError, match="corners"):
+        relaxations.lp_bounds(model, box[1], box[0])
+    with pytest.raises(ValueError, match="layers"):
+        relaxations.lp_bounds(model, *box, layers=[2])
