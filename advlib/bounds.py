@@ -257,9 +257,11 @@ class _Rows:
             return values[:, None]
         (h, w), (p, q), (s, t) = self.weight.shape[-2:], self.padding, self.stride
         windows = F.pad(values, (q, q, p, p)).unfold(2, h, s).unfold(3, w, t)
-        across = windows.shape[3]  # patches in one row of patches; a view so far
-        image = torch.arange(len(values), device=values.device)[:, None]
-        return windows[image, :, self.position // across, self.position % across]
+        patches = windows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
+        each = len(patches) // len(values)  # patches per image, row by row
+        first = torch.arange(0, len(patches), each, device=values.device)[:, None]
+        rows = patches.index_select(0, (first + self.position).flatten())
+        return rows.view(*self.position.shape, -1, h, w)
 
     def dense(self, shape: Sequence[int]) -> "_Rows":
         """Return the same rows with weights on the whole layer, (N, S, *shape)."""
@@ -316,7 +318,7 @@ def _through_conv(rows: _Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> _Row
         constant = constant + weight.sum((-2, -1)) @ layer.bias
     flat, kernel, stride = weight.flatten(0, 1), layer.weight, layer.stride
     if rows.position is not None:  # each patch becomes the patch that it sees
-        flat = F.conv_transpose2d(flat, kernel, None, stride, groups=layer.groups)
+        flat = _patch_transpose(flat, kernel, stride, layer.groups)
         (a, b), (s, t), (p, q) = rows.stride, stride, layer.padding
         padding = (rows.padding[0] * s + p, rows.padding[1] * t + q)
         moved = {"stride": (a * s, b * t), "padding": padding}
@@ -331,6 +333,25 @@ def _through_conv(rows: _Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> _Row
     rows = replace(rows, weight=flat.unflatten(0, n), constant=constant, **moved)
     large = rows.position is not None and flat[0, 0].numel() >= math.prod(shape[1:])
     return rows.dense(shape) if large else rows
+
+
+def _patch_transpose(
+    flat: Tensor, kernel: Tensor, stride: tuple[int, int], groups: int
+) -> Tensor:
+    """Return the transposed convolution of many small patches (R, C, h, w).
+
+    A small patch is mapped by one small matrix, made from the unit patches: a matrix
+    product is much faster here than a convolution.
+    """
+    size = flat[0].numel()
+    if len(flat) < size or size > 1024:
+        return F.conv_transpose2d(flat, kernel, None, stride, groups=groups)
+    unit = torch.eye(size, dtype=flat.dtype, device=flat.device)
+    unit = unit.view(size, *flat.shape[1:])
+    matrix = F.conv_transpose2d(unit, kernel, None, stride, groups=groups)
+    if matrix.numel() > 300_000:
+        return F.conv_transpose2d(flat, kernel, None, stride, groups=groups)
+    return (flat.flatten(1) @ matrix.flatten(1)).view(-1, *matrix.shape[1:])
 
 
 Slopes = Callable[[int, _Rows, _Relaxation], Tensor]  # of ReLU i, for these rows

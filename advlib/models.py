@@ -147,8 +147,9 @@ def canonical(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
         raise ValueError("the weights hold NaN or infinity")
     layers: list[nn.Module] = []
     shape = tuple(shape)
+    like = next(model.parameters(), torch.zeros(()))
     for layer in _flat(model):
-        layer = _canonical_layer(layer, shape, layers)
+        layer = _canonical_layer(layer, shape, layers, like)
         if layer is not None:
             layers.append(layer)
             shape = output_shape(layer, shape)
@@ -162,9 +163,12 @@ def _flat(model: nn.Module) -> list[nn.Module]:
 
 
 def _canonical_layer(
-    layer: nn.Module, shape: tuple[int, ...], before: list[nn.Module]
+    layer: nn.Module, shape: tuple[int, ...], before: list[nn.Module], like: Tensor
 ) -> nn.Module | None:
-    """Return what stands for ``layer`` (None: nothing); may replace ``before[-1]``."""
+    """Return what stands for ``layer`` (None: nothing); may replace ``before[-1]``.
+
+    New weights get the dtype and the device of ``like``.
+    """
     if isinstance(layer, (nn.Identity, nn.Dropout)):
         return None
     if isinstance(layer, (nn.ReLU, nn.Linear)):
@@ -178,9 +182,9 @@ def _canonical_layer(
         return Residual(*branches).eval()
     if isinstance(layer, Normalize):
         scale = (1 / layer.std).flatten()
-        return _channelwise(scale, -layer.mean.flatten() * scale)
+        return _channelwise(scale, -layer.mean.flatten() * scale).to(like)
     if isinstance(layer, nn.AvgPool2d) and layer.ceil_mode is False:
-        return _pool(layer, shape[0])
+        return _pool(layer, shape[0]).to(like)
     if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
         return _batch_norm(layer, shape, before)
     raise TypeError(f"no bound rule for {type(layer).__name__} with these options")
