@@ -12,10 +12,14 @@ on every unit, stable ones too: then it is at least as tight as CROWN with any s
 Wong and Kolter's dual and folded intervals, when these use the same bounds.
 """
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 
+import cvxpy as cp
 import highspy
 import numpy as np
 import torch
@@ -109,9 +113,6 @@ class _Program:
         self.rows.append((matrix, low, high))
 
 
-Tighten = Callable[[_Program, Affine, Pair], Pair]
-
-
 def _add_relu(program: _Program, value: Affine, bounds: Pair) -> Affine:
     """Add the units of one ReLU: l <= z <= u on each, a triangle where l < 0 < u."""
     low, up = bounds
@@ -130,27 +131,27 @@ def _add_relu(program: _Program, value: Affine, bounds: Pair) -> Affine:
     return program.pick(source), np.zeros(len(z))
 
 
+AddRelu = Callable[[_Program, Affine, Pair], Affine]
+
+
 def _push(
     program: _Program,
     stages: Sequence[Stage],
     value: Affine,
     pre: Pairs,
-    tighten: Tighten | None,
+    add_relu: AddRelu = _add_relu,
 ) -> Affine:
-    """Carry ``value`` through the stages; ``tighten`` may replace entries of pre."""
+    """Carry ``value`` through the stages; ``add_relu`` models each ReLU."""
     for stage in stages:
         if stage[0] == "affine":
             value = stage[1] @ value[0], stage[1] @ value[1] + stage[2]
         elif stage[0] == "sum":
-            ends = [_push(program, part, value, pre, tighten) for part in stage[1:]]
+            ends = [_push(program, part, value, pre, add_relu) for part in stage[1:]]
             (first, shift), (second, more) = ends
             value = program.wide(first) + program.wide(second), shift + more
         else:
-            i = program.num_relus
             program.num_relus += 1
-            if tighten is not None:
-                pre[i] = tighten(program, value, pre[i])
-            value = _add_relu(program, value, pre[i])
+            value = add_relu(program, value, pre[program.num_relus - 1])
     return value
 
 
@@ -194,7 +195,7 @@ def _dual_value(
     kept = np.isfinite(side)
     duals, side = duals[kept], side[kept]
     rest = cost - duals @ matrix[kept]
-    low, high = np.concatenate(program.lower), np.concatenate(program.upper)
+    low, high = _ends(program)
     return float(duals @ side + np.minimum(rest * low, rest * high).sum())
 
 
@@ -207,7 +208,7 @@ def _minima(
     ``_EmptyError`` if no column vector satisfies the program.
     """
     costs, found = program.wide(value[0]).toarray(), np.array(value[1])
-    low, up = np.concatenate(program.lower), np.concatenate(program.upper)
+    low, up = _ends(program)
     solved = np.ones(len(found), dtype=bool)
     if not program.rows:
         return found + np.minimum(costs * low, costs * up).sum(1), solved
@@ -232,8 +233,11 @@ def _minima(
     return found, solved
 
 
-def _start(lower: Array, upper: Array) -> tuple[_Program, Affine]:
-    program = _Program()
+def _start(
+    lower: Array, upper: Array, program: _Program | None = None
+) -> tuple[_Program, Affine]:
+    """Put the input's columns into a ``program`` (default: a new linear one)."""
+    program = _Program() if program is None else program
     inputs = program.columns(lower, upper)
     return program, (program.pick(inputs), np.zeros(len(lower)))
 
@@ -249,7 +253,7 @@ def _solve_image(
     for slack in (0.0, 1e-4):  # float32 bounds may contradict each other by rounding
         wide = [(a - slack * (1 + abs(a)), b + slack * (1 + abs(b))) for a, b in pre]
         program, value = _start(*box)
-        value = _push(program, stages, value, wide, None)
+        value = _push(program, stages, value, wide)
         try:
             return _minima(program, (rows @ value[0], rows @ value[1]), limit)
         except _EmptyError:
@@ -279,10 +283,11 @@ def lp_margins(
 
     The triangle relaxation over the ball, one linear program per image and class,
     solved by HiGHS in float64. ``x`` (N, ...) in [0, 1], ``y`` (N,) int64, ``eps`` in
-    units of ``x``, with ``box`` cut to [0, 1]. ``pre``: bounds before each ReLU, by default those of
-    ``bounds.relu_bounds`` with CROWN. ``targets`` (N, K) bool: entries to solve, by
-    default all; the others hold CROWN's bound, which is also the result where HiGHS
-    is stopped by ``time_limit`` (seconds per program) and its dual point is worse.
+    units of ``x``, with ``box`` cut to [0, 1]. ``pre``: bounds before each ReLU, by
+    default those of ``bounds.relu_bounds`` with CROWN. ``targets`` (N, K) bool:
+    entries to solve, by default all; the others hold CROWN's bound, which is also the
+    result where HiGHS is stopped by ``time_limit`` (seconds per program) and its dual
+    point is worse.
 
     Sound in any case: each entry is a dual value, computed by weak duality from the
     dual variables that HiGHS leaves, not its objective. Column y is 0. Raises
@@ -378,20 +383,21 @@ def lp_bounds(
     if not set(chosen) <= set(range(len(pre))):
         raise ValueError(f"layers {list(chosen)} are not all below {len(pre)}")
 
-    def tighten(program: _Program, value: Affine, bounds: Pair) -> Pair:
-        if program.num_relus - 1 not in chosen:
-            return bounds
-        return _tightened(program, value, bounds, time_limit)
+    images: list[Pairs] = []
 
-    images = []
+    def add_relu(program: _Program, value: Affine, bounds: Pair) -> Affine:
+        if program.num_relus - 1 in chosen:
+            bounds = _tightened(program, value, bounds, time_limit)
+        images[-1].append(bounds)
+        return _add_relu(program, value, bounds)
+
     for i in range(len(lower)):
-        pairs = [_pair(bounds, i) for bounds in pre]
+        images.append([])
         program, value = _start(*_pair(corners, i))
         try:
-            _push(program, stages, value, pairs, tighten)
+            _push(program, stages, value, [_pair(b, i) for b in pre], add_relu)
         except _EmptyError:
             raise ValueError("the linear program is empty: pre are no bounds") from None
-        images.append(pairs)
     return [_stacked(images, k, like) for k, like in enumerate(pre)]
 
 
@@ -413,3 +419,175 @@ def _stacked(images: list[Pairs], k: int, like: Box) -> Box:
     low, up = (np.stack([pairs[k][end] for pairs in images]) for end in (0, 1))
     shape = like[0].shape
     return torch.from_numpy(low).view(shape), torch.from_numpy(up).view(shape)
+
+
+# ----------------------------------------------------------- semidefinite program
+
+
+@dataclass
+class _Lifted(_Program):
+    """Columns v, rows on v, and products a * a = a * z of the unstable units.
+
+    The program is posed in the matrix P of all products of entries of (1, v), of
+    which only the consequence remains that P is positive semidefinite.
+    """
+
+    products: list[tuple[Array, sparse.csr_array, Array]] = field(default_factory=list)
+
+
+def _lift_relu(program: _Lifted, value: Affine, bounds: Pair, triangle: bool) -> Affine:
+    """Add one column for each unstable unit, with ReLU as a >= 0, a >= z, a a = a z."""
+    (low, up), (matrix, shift) = bounds, value
+    unstable = np.flatnonzero((low < 0) & (up > 0))
+    active = low >= 0
+    a = program.columns(0 * up[unstable], up[unstable])
+    matrix = program.wide(matrix)
+    z, constant = matrix[unstable], shift[unstable]
+    infinite = np.full(len(a), np.inf)
+    program.add(program.pick(a) - z, constant, infinite)
+    program.products.append((a, z, constant))
+    if triangle:
+        program.add(matrix, low - shift, up - shift)
+        slope = up[unstable] / (up[unstable] - low[unstable])
+        chord = program.pick(a) - sparse.diags_array(slope) @ z
+        program.add(chord, -infinite, slope * (constant - low[unstable]))
+    source = np.full(len(low), -1)
+    source[unstable] = a
+    kept = sparse.diags_array(active.astype(float)) @ matrix
+    return sparse.csr_array(kept + program.pick(source)), np.where(active, shift, 0.0)
+
+
+def _conic(program: _Lifted) -> tuple[Affine, Affine]:
+    """Return (G, h) and (E, d): G vec(P) <= h and E vec(P) = d, P of the lifted side.
+
+    Entry (i, j) of P stands at i * side + j; v_j is entry (0, j + 1).
+    """
+    side = program.size + 1
+    column = np.arange(1, side)
+    low, up = _ends(program)
+
+    def place(rows: Array, at: Array, values: Array, n: int) -> sparse.csr_array:
+        return sparse.csr_array((values, (rows, at)), shape=(n, side * side))
+
+    one = np.ones(program.size)
+    square = place(column - 1, column * (side + 1), one, program.size)
+    square -= place(column - 1, column, low + up, program.size)  # (v-l)(v-u) <= 0
+    matrix = _matrix(program) @ place(column - 1, column, one, program.size)
+    least = np.concatenate([r[1] for r in program.rows])
+    most = np.concatenate([r[2] for r in program.rows])
+    above, below = np.isfinite(most), np.isfinite(least)
+    upper = sparse.vstack([square, matrix[above], -matrix[below]])
+    sides = np.concatenate([-low * up, most[above], -least[below]])
+    equal, values = [place(np.zeros(1, int), np.zeros(1, int), np.ones(1), 1)], [1.0]
+    for a, z, constant in program.products:
+        z = z.tocoo()
+        unit, at = np.arange(len(a)), a + 1
+        row = place(unit, at * (side + 1), np.ones(len(a)), len(a))
+        row -= place(unit, at, constant, len(a))
+        row -= place(z.row, (z.col + 1) * side + at[z.row], z.data, len(a))
+        equal.append(row)
+        values += [0.0] * len(a)
+    equal = sparse.csr_array(sparse.vstack(equal))
+    return (sparse.csr_array(upper), sides), (equal, np.array(values))
+
+
+def _sdp_duals(cost: Array, upper: Affine, equal: Affine) -> Pair:
+    """Return the dual variables that CLARABEL leaves; ``cost`` is on vec(P)."""
+    side = math.isqrt(len(cost))
+    lifted = cp.Variable((side, side), PSD=True)
+    flat = cp.vec(lifted, order="C")
+    rows = [upper[0] @ flat <= upper[1], equal[0] @ flat == equal[1]]
+    problem = cp.Problem(cp.Minimize(cost @ flat), rows)
+    with warnings.catch_warnings():  # "may be inaccurate": no matter, see _sdp_value
+        warnings.simplefilter("ignore", UserWarning)
+        problem.solve(solver=cp.CLARABEL)
+    if problem.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
+        raise ValueError("the semidefinite program is empty: pre are no bounds")
+    if rows[0].dual_value is None:
+        raise RuntimeError(f"CLARABEL ends with {problem.status}, without dual values")
+    return rows[0].dual_value, rows[1].dual_value
+
+
+def _sdp_value(
+    cost: Array, upper: Affine, equal: Affine, duals: Pair, trace: float
+) -> float:
+    """Return a lower bound of ``cost @ vec(P)`` for any ``duals``, by weak duality.
+
+    cost @ vec(P) >= <S, P> - duals @ sides with S = cost + G' lam + E' mu and lam >= 0.
+    If S is positive semidefinite, <S, P> >= 0; else it is at least its least
+    eigenvalue times the trace of P, which ``trace`` bounds.
+    """
+    lam, mu = np.maximum(duals[0], 0), duals[1]
+    side = math.isqrt(len(cost))
+    slack = (cost + lam @ upper[0] + mu @ equal[0]).reshape(side, side)
+    slack = (slack + slack.T) / 2
+    rounding = 1e-14 * side * np.abs(slack).max()
+    least = min(np.linalg.eigvalsh(slack)[0] - rounding, 0.0)
+    return float(-lam @ upper[1] - mu @ equal[1] + least * trace)
+
+
+def sdp_margin(
+    model: nn.Module,
+    x: Tensor,
+    y: int,
+    target: int,
+    eps: float,
+    *,
+    box: bool = True,
+    pre: Sequence[Box] | None = None,
+    triangle: bool = True,
+    max_side: int = 80,
+) -> float:
+    """Return a lower bound on z_y - z_target of ``model`` by a semidefinite program.
+
+    For small networks: the matrix has one row for 1, each input and each unstable
+    unit, and more than ``max_side`` of them are refused. ``x`` (...) in [0, 1], one
+    image without batch; ``y`` and ``target`` its class and another; ``eps`` in units
+    of ``x``, with ``box`` cut to [0, 1]. ``pre``: bounds before each ReLU (1, *layer),
+    by default CROWN's. With ``triangle`` the rows of the linear program are imposed,
+    too: then the bound is at least that of ``lp_margins`` with the same ``pre``, up to
+    the solver's tolerance; without, neither is always the better one.
+
+    Sound: the value is computed from CLARABEL's dual variables by weak duality, with
+    the least eigenvalue of the dual matrix as the check. Raises ``ValueError`` or
+    ``TypeError`` for bad input, unknown layers, too large a matrix and contradicting
+    ``pre``, ``RuntimeError`` if the solver returns no dual variables. Raghunathan,
+    Steinhardt and Liang 2018, arXiv:1811.01057.
+    """
+    x = x[None]
+    check_all(model, x, torch.tensor([y]), eps)
+    net = _double(model, x.shape[1:])
+    corners = input_box(x.detach().double().cpu(), eps, box=box)
+    stages = _stages(net, x.shape[1:])
+    sizes, num_classes = _sizes(stages, x.numel())
+    if not (0 <= y < num_classes and 0 <= target < num_classes and y != target):
+        raise ValueError(f"y and target must be two of the {num_classes} classes")
+    pairs = [_pair(bounds, 0) for bounds in _double_pre(net, corners, pre, sizes)]
+    program, value = _start(*_pair(corners, 0), _Lifted())
+    add = partial(_lift_relu, triangle=triangle)
+    matrix, shift = _push(program, stages, value, pairs, add)
+    side = program.size + 1
+    if side > max_side:
+        raise ValueError(f"a matrix of side {side} is above max_side = {max_side}")
+    rows = program.wide(matrix).toarray()
+    least = _lifted_minimum(program, rows[y] - rows[target])
+    return float(shift[y] - shift[target]) + least
+
+
+def _lifted_minimum(program: _Lifted, cost: Array) -> float:
+    """Return a lower bound of ``cost @ v`` over the semidefinite program."""
+    low, up = _ends(program)
+    if not program.rows:  # no ReLU: a linear function on a box
+        return float(np.minimum(cost * low, cost * up).sum())
+    side = program.size + 1
+    lifted = np.zeros(side * side)
+    lifted[1:side] = cost
+    upper, equal = _conic(program)
+    duals = _sdp_duals(lifted, upper, equal)
+    trace = 1 + np.maximum(low**2, up**2).sum()
+    return _sdp_value(lifted, upper, equal, duals, trace)
+
+
+def _ends(program: _Program) -> Pair:
+    """Return the bounds of all columns."""
+    return np.concatenate(program.lower), np.concatenate(program.upper)

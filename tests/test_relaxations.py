@@ -251,7 +251,7 @@ def test_dual_values_are_sound_for_any_dual_variables():
     corners = tuple(t.flatten().numpy() for t in box)
     program, value = relaxations._start(*corners)
     stages = relaxations._stages(models.canonical(model, (1, 2, 3)), (1, 2, 3))
-    value = relaxations._push(program, stages, value, pre, None)
+    value = relaxations._push(program, stages, value, pre)
     matrix = relaxations._matrix(program)
     spec = bounds.margin_spec(y, 4)[0].double().numpy()
     best = relaxations.lp_margins(model, x, y, eps)[0].numpy()
@@ -355,3 +355,112 @@ def test_wrong_bounds_are_refused():
         relaxations.lp_bounds(model, box[1], box[0])
     with pytest.raises(ValueError, match="layers"):
         relaxations.lp_bounds(model, *box, layers=[2])
+
+
+def tiny(seed: int) -> tuple[nn.Sequential, Tensor, int, float, list]:
+    """A network for semidefinite programs, one image, its class, radius, bounds."""
+    model = models.seeded(models.mlp, (1, 2, 3), [6, 5], 3, seed=seed)
+    model = model.double().requires_grad_(False)
+    for p in model.parameters():
+        p.mul_(2.0)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(1, 2, 3, generator=generator, dtype=torch.float64)
+    pre = bounds.relu_bounds(model, *bounds.input_box(x[None], 0.3))
+    return model, x, int(model(x[None]).argmax()), 0.3, pre
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sdp_lies_between_the_lp_and_the_truth(seed):
+    """With the triangle's rows it is above the LP; both are below sampled margins."""
+    model, x, y, eps, pre = tiny(seed)
+    lp = relaxations.lp_margins(model, x[None], torch.tensor([y]), eps, pre=pre)[0]
+    low, up = bounds.input_box(x[None], eps)
+    share = torch.rand(4000, 1, 2, 3, dtype=torch.float64)
+    share[:2000] = share[:2000].round()
+    logits = model(torch.lerp(low, up, share))
+    for target in set(range(3)) - {y}:
+        sampled = (logits[:, y] - logits[:, target]).min()
+        found = relaxations.sdp_margin(model, x, y, target, eps, pre=pre)
+        assert lp[target] - 1e-5 <= found <= sampled + 1e-9
+        free = relaxations.sdp_margin(model, x, y, target, eps, pre=pre, triangle=False)
+        assert free <= found + 1e-5
+
+
+def test_sdp_closes_a_part_of_the_gap():
+    """On most of these networks it is strictly better than the linear program."""
+    gains = []
+    for seed in range(6):
+        model, x, y, eps, pre = tiny(seed)
+        lp = relaxations.lp_margins(model, x[None], torch.tensor([y]), eps, pre=pre)[0]
+        target = (y + 1) % 3
+        found = relaxations.sdp_margin(model, x, y, target, eps, pre=pre)
+        gains.append(found > float(lp[target]) + 1e-3)
+    assert sum(gains) >= 4
+
+
+def test_sdp_of_one_unit_is_its_exact_minimum():
+    """min ReLU(z) - z / 2 on -1 <= z <= 1 is 0: no gap for a function of one unit."""
+    model = models.mlp((1, 1, 1), [1], 2).double().eval().requires_grad_(False)
+    model[1].weight[:], model[1].bias[:] = 2.0, -1.0
+    model[3].weight[:], model[3].bias[:] = torch.tensor([[1.0], [0.0]]), 0.0
+    x = torch.full((1, 1, 1), 0.5, dtype=torch.float64)
+    found = relaxations.sdp_margin(model, x, 0, 1, 0.5)
+    assert found == pytest.approx(0.0, abs=1e-6)
+    assert found <= 0
+    found = relaxations.sdp_margin(model, x, 1, 0, 0.5)
+    assert found == pytest.approx(-1.0, abs=1e-6)
+    assert found <= -1
+
+
+def test_sdp_values_are_sound_for_any_dual_variables():
+    """Perturbed dual variables give a worse bound, never one above the optimum."""
+    model, x, y, eps, pre = tiny(0)
+    best = relaxations.sdp_margin(model, x, y, (y + 1) % 3, eps, pre=pre)
+    solve = relaxations._sdp_duals
+    rng = np.random.default_rng(0)
+    for scale in (1e-6, 1e-3, 0.1, 10.0):
+
+        def noisy(*problem, scale=scale) -> tuple:
+            return tuple(d + scale * rng.normal(size=d.shape) for d in solve(*problem))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(relaxations, "_sdp_duals", noisy)
+            found = relaxations.sdp_margin(model, x, y, (y + 1) % 3, eps, pre=pre)
+        assert found <= best + 1e-7
+
+
+def test_sdp_on_a_residual_network_and_without_relu():
+    """The same stages as the linear program; a linear model needs no solver."""
+    model, x, y, _ = problem("residual", 0, n=1)
+    pre = bounds.relu_bounds(model, *bounds.input_box(x, 0.05))
+    lp = relaxations.lp_margins(model, x, y, 0.05, pre=pre)[0]
+    label = int(y)
+    target = (label + 1) % 4
+    found = relaxations.sdp_margin(model, x[0], label, target, 0.05, pre=pre)
+    assert found >= float(lp[target]) - 1e-5
+    flat = models.seeded(models.linear, (1, 1, 3), 3, seed=0).double()
+    flat.requires_grad_(False)
+    point = torch.full((1, 1, 3), 0.5, dtype=torch.float64)
+    row = flat[1].weight[0] - flat[1].weight[1]
+    exact = row @ point.flatten() + flat[1].bias[0] - flat[1].bias[1]
+    exact = float(exact - 0.1 * row.abs().sum())
+    assert relaxations.sdp_margin(flat, point, 0, 1, 0.1) == pytest.approx(exact)
+
+
+def test_sdp_refuses_bad_input(monkeypatch):
+    """Classes, sizes, contradicting bounds, a solver that fails."""
+    model, x, y, eps, pre = tiny(1)
+    with pytest.raises(ValueError, match="two of the 3 classes"):
+        relaxations.sdp_margin(model, x, y, y, eps)
+    with pytest.raises(ValueError, match="max_side"):
+        relaxations.sdp_margin(model, x, y, (y + 1) % 3, eps, max_side=5)
+    with pytest.raises(ValueError, match="0, 1"):
+        relaxations.sdp_margin(model, x + 1, y, (y + 1) % 3, eps)
+    with pytest.raises(ValueError, match="eps"):
+        relaxations.sdp_margin(model, x, y, (y + 1) % 3, -1.0)
+    wrong = [(pre[0][1] + 5, pre[0][1] + 6), (pre[1][0] - 99, pre[1][1] + 99)]
+    with pytest.raises(ValueError, match="empty"):
+        relaxations.sdp_margin(model, x, y, (y + 1) % 3, eps, pre=wrong)
+    monkeypatch.setattr(cp.Problem, "solve", lambda self, **options: None)
+    with pytest.raises(RuntimeError, match="without dual values"):
+        relaxations.sdp_margin(model, x, y, (y + 1) % 3, eps)
