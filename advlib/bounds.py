@@ -17,7 +17,6 @@ A network is first rewritten by ``models.canonical``: an unknown layer is refuse
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -26,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advlib._check import check_all, check_eps, check_images, check_model
-from advlib.models import Residual, canonical, output_shape
+from advlib.models import Residual, canonical, output_shape, with_weights
 
 Box = tuple[Tensor, Tensor]
 BUDGET = 8_000_000  # numbers in the largest temporary: bounds the memory of a batch
@@ -127,9 +126,10 @@ def _frozen(steps: Steps) -> tuple[_Step, ...]:
 
 
 def _detached(layer: nn.Module) -> nn.Module:
-    if not any(p.requires_grad for p in layer.parameters()):
+    if not isinstance(layer, (nn.Linear, nn.Conv2d)):
         return layer
-    return deepcopy(layer).requires_grad_(False)
+    bias = None if layer.bias is None else layer.bias.detach()
+    return with_weights(layer, layer.weight.detach(), bias)
 
 
 def _num_relus(steps: Steps) -> int:
@@ -500,20 +500,28 @@ def _needs_walk(before: Steps) -> bool:
     return sum(not isinstance(step.layer, nn.Flatten) for step in before) > 1
 
 
-def _open_units(lower: Tensor, upper: Tensor) -> Tensor:
+def _open_units(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """Return, per image, the units that intervals leave unstable: index (N, S).
 
-    S is the largest count in the batch; images with fewer get other units too.
+    S is the largest count in the batch; images with fewer get other units too, marked
+    False in the second result (N, S), so that nothing depends on the batch.
     """
     unstable = ((lower < 0) & (upper > 0)).flatten(1)
     most = int(unstable.sum(1).max())
-    return unstable.to(torch.uint8).argsort(dim=1, descending=True)[:, :most]
+    order = unstable.to(torch.uint8).argsort(dim=1, descending=True)
+    index = order[:, :most]
+    return index, unstable.gather(1, index)
 
 
-def _put(index: Tensor, bounds: Box, lower: Tensor, upper: Tensor) -> Box:
-    """Intersect the box with ``bounds`` (N, S) of the units ``index``."""
-    low = torch.full_like(lower, -torch.inf).flatten(1).scatter(1, index, bounds[0])
-    high = torch.full_like(upper, torch.inf).flatten(1).scatter(1, index, bounds[1])
+def _put(
+    units: tuple[Tensor, Tensor], bounds: Box, lower: Tensor, upper: Tensor
+) -> Box:
+    """Intersect the box with ``bounds`` (N, S) of the ``units`` (index and mark)."""
+    index, marked = units
+    low = torch.where(marked, bounds[0], -torch.inf)
+    high = torch.where(marked, bounds[1], torch.inf)
+    low = torch.full_like(lower, -torch.inf).flatten(1).scatter(1, index, low)
+    high = torch.full_like(upper, torch.inf).flatten(1).scatter(1, index, high)
     return _intersect(lower, upper, low.view_as(lower), high.view_as(upper))
 
 
@@ -532,11 +540,11 @@ def _tightener(
         if method == "interval" or not _needs_walk(before):
             return lower, upper
         if method == "crown" and intersect:
-            index = _open_units(lower, upper)
-            if index.shape[1] == 0:
+            units = _open_units(lower, upper)
+            if units[0].shape[1] == 0:
                 return lower, upper
-            found = _units(before, index, box, _Lines(lines))
-            return _put(index, found, lower, upper)
+            found = _units(before, units[0], box, _Lines(lines))
+            return _put(units, found, lower, upper)
         every = torch.arange(lower[0].numel(), device=lower.device)
         index = every.expand(len(lower), -1)
         low, high = _units(before, index, box, _Lines(lines))
@@ -653,11 +661,31 @@ def _margins(
     return margins.scatter(1, columns, torch.cat(found))
 
 
+def _fold(steps: Steps, spec: Tensor, box: Box) -> Tensor:
+    """Return the minimum of each row of ``spec`` over a box before the last steps.
+
+    ``steps``: nothing, or one linear layer, which is folded into the rows. Rows that
+    are differences of two logits share their weights: one table serves all images.
+    """
+    if not steps:
+        return _minimum(_Rows(spec, spec.new_zeros(spec.shape[:2])), *box)
+    layer = steps[0].layer
+    center, radius = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
+    table = (layer.weight[:, None] - layer.weight).abs().flatten(0, 1)
+    reach = F.linear(radius, table)  # (N, K * K)
+    pair = spec.argmax(2) * len(layer.weight) + spec.argmin(2)
+    value = (spec @ layer(center)[..., None])[..., 0]
+    return value - reach.gather(1, pair)
+
+
+def _before_logits(steps: Steps) -> int:
+    """Return how many steps come before a last linear layer, else all."""
+    return len(steps) - isinstance(steps[-1].layer, nn.Linear)
+
+
 def _interval_spec(steps: Steps, spec: Tensor, box: Box, _: list[Box] | None) -> Tensor:
-    folded = isinstance(steps[-1].layer, nn.Linear)
-    box = _last(steps[:-1] if folded else steps, *box)
-    rows = _Rows(spec, spec.new_zeros(spec.shape[:2]))
-    return _minimum(_backward(rows, steps[-1:] if folded else (), _Lines([])), *box)
+    last = _before_logits(steps)
+    return _fold(steps[last:], spec, _last(steps[:last], *box))
 
 
 def interval_margins(
@@ -687,16 +715,20 @@ def crown_margins(
     """Return lower bounds on z_y - z_j over the ball by CROWN: (N, K).
 
     Arguments, result and errors as ``interval_margins``. ``pre``: bounds before each
-    ReLU; by default CROWN's own, with ``intersect`` cut with intervals at every layer.
-    Images are split into batches that fit the memory. Zhang et al. 2018,
-    arXiv:1811.00866.
+    ReLU; by default CROWN's own, with ``intersect`` cut with intervals at every layer,
+    the logits included: then never below ``interval_margins``, up to rounding. With
+    ``pre`` given it is the backward walk alone. Images are split into batches that fit
+    the memory. Zhang et al. 2018, arXiv:1811.00866.
     """
 
     def bound(steps: Steps, spec: Tensor, cut: Box, given: list[Box] | None) -> Tensor:
         lines = _given_lines(given, "crown")
-        if lines is None:
-            lines = _pre(steps, cut, "crown", intersect)[1]
-        return _spec_minimum(steps, spec, cut, _Lines(lines))
+        if lines is not None:
+            return _spec_minimum(steps, spec, cut, _Lines(lines))
+        last = _before_logits(steps)
+        _, lines, end = _pre(steps[:last], cut, "crown", intersect)
+        found = _spec_minimum(steps, spec, cut, _Lines(lines))
+        return found.maximum(_fold(steps[last:], spec, end)) if intersect else found
 
     return _margins(model, x, y, eps, box, pre, bound)
 
@@ -817,10 +849,11 @@ def _optimise_all(
         k: int, before: Steps, lower: Tensor, upper: Tensor, lines: list[_Relaxation]
     ) -> Box:
         box = _intersect(lower, upper, *first[k])
-        if not _needs_walk(before) or open_units[k].shape[1] == 0:
+        index = open_units[k][0]
+        if not _needs_walk(before) or index.shape[1] == 0:
             return box
-        at = _Lines(lines, store.of(k))
-        return _put(open_units[k], _units(before, open_units[k], cut, at), *box)
+        found = _units(before, index, cut, _Lines(lines, store.of(k)))
+        return _put(open_units[k], found, *box)
 
     def objective() -> Tensor:
         lines: list[_Relaxation] = []
@@ -857,14 +890,22 @@ def alpha_crown_margins(
         raise ValueError("slopes is 'last' or 'all', and num_steps at least 0")
 
     def bound(steps: Steps, spec: Tensor, cut: Box, given: list[Box] | None) -> Tensor:
-        steps = _frozen(steps)
+        steps, floor = _frozen(steps), None
         with torch.no_grad():
             if given is None:
-                given = _pre(steps, cut, "crown")[0]
+                last = _before_logits(steps)
+                given, _, end = _pre(steps[:last], cut, "crown")
+                floor = _fold(steps[last:], spec, end)
             lines = _given_lines(given, "crown")
+        found = optimise(steps, spec, cut, given, lines)
+        return found if floor is None else found.maximum(floor)
+
+    def optimise(
+        steps: Steps, spec: Tensor, cut: Box, given: list[Box], lines: list[_Relaxation]
+    ) -> Tensor:
         if slopes == "last":
             return _optimise_last(steps, spec, cut, lines, num_steps)
-        most = max((int(_open_units(*b).shape[1]) for b in given), default=1)
+        most = max((_open_units(*b)[0].shape[1] for b in given), default=1)
         part = max(1, 4 * BUDGET // (2 * max(most, 1) * _largest(steps)))
         found = [
             _optimise_all(steps, spec[i], _at(cut, i), [_at(b, i) for b in given],

@@ -7,12 +7,11 @@ bounds, ``canonical`` rewrites a network with four kinds of layer.
 
 import math
 from collections.abc import Callable, Sequence
-from copy import deepcopy
+from copy import copy
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 Shape = tuple[int, int, int]
 
@@ -143,11 +142,14 @@ def canonical(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
     gradients reach them. Raises ``TypeError`` for any other layer or option, and
     ``ValueError`` for weights with NaN or infinity and an input that does not fit.
     """
-    if not all(p.isfinite().all() for p in model.state_dict().values()):
-        raise ValueError("the weights hold NaN or infinity")
+    if not all(p.sum().isfinite() for p in model.state_dict().values()):
+        raise ValueError("the weights hold NaN or infinity, or are too large to add up")
+    like = next(model.parameters(), next(model.buffers(), torch.zeros(())))
+    return _canonical(model, tuple(shape), like)
+
+
+def _canonical(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> nn.Sequential:
     layers: list[nn.Module] = []
-    shape = tuple(shape)
-    like = next(model.parameters(), torch.zeros(()))
     for layer in _flat(model):
         layer = _canonical_layer(layer, shape, layers, like)
         if layer is not None:
@@ -156,8 +158,16 @@ def canonical(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers).eval()
 
 
+def _is(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether ``layer`` computes what one of ``kinds`` does: no forward of its own."""
+    return any(
+        isinstance(layer, kind) and type(layer).forward is kind.forward
+        for kind in kinds
+    )
+
+
 def _flat(model: nn.Module) -> list[nn.Module]:
-    if isinstance(model, nn.Sequential):
+    if _is(model, nn.Sequential):
         return [inner for layer in model for inner in _flat(layer)]
     return [model]
 
@@ -169,25 +179,36 @@ def _canonical_layer(
 
     New weights get the dtype and the device of ``like``.
     """
-    if isinstance(layer, (nn.Identity, nn.Dropout)):
+    if _is(layer, nn.Identity, nn.Dropout):
         return None
-    if isinstance(layer, (nn.ReLU, nn.Linear)):
+    if _is(layer, nn.ReLU):
+        return nn.ReLU()  # a fresh one: never in place, and each one counts
+    if _is(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
         return layer
-    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+    if _is(layer, nn.Linear) or (_is(layer, nn.Conv2d) and _plain(layer)):
         return layer
-    if isinstance(layer, nn.Conv2d) and _plain(layer):
-        return layer
-    if isinstance(layer, Residual):
-        branches = [canonical(part, shape) for part in (layer.body, layer.shortcut)]
-        return Residual(*branches).eval()
-    if isinstance(layer, Normalize):
+    if _is(layer, Residual):
+        branches = layer.body, layer.shortcut
+        return Residual(*[_canonical(b, shape, like) for b in branches]).eval()
+    if _is(layer, Normalize):
         scale = (1 / layer.std).flatten()
-        return _channelwise(scale, -layer.mean.flatten() * scale).to(like)
-    if isinstance(layer, nn.AvgPool2d) and layer.ceil_mode is False:
-        return _pool(layer, shape[0]).to(like)
-    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        return _batch_norm(layer, shape, before)
+        return _channelwise(scale, -layer.mean.flatten() * scale, like)
+    if _is(layer, nn.AvgPool2d) and layer.ceil_mode is False:
+        return _pool(layer, shape[0], like)
+    if _is(layer, nn.BatchNorm1d, nn.BatchNorm2d):
+        return _batch_norm(layer, shape, before, like)
     raise TypeError(f"no bound rule for {type(layer).__name__} with these options")
+
+
+def with_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """Return a copy of a Linear or Conv2d ``layer`` with other ``weight``, ``bias``.
+
+    These are kept as they are, so that gradients flow through them.
+    """
+    other = copy(layer)
+    other._parameters = {}
+    other.__dict__.update(weight=weight, bias=bias)
+    return other
 
 
 def _plain(layer: nn.Conv2d) -> bool:
@@ -195,47 +216,45 @@ def _plain(layer: nn.Conv2d) -> bool:
     return numbers and layer.padding_mode == "zeros" and layer.dilation == (1, 1)
 
 
-def _channelwise(scale: Tensor, shift: Tensor) -> nn.Conv2d:
+def _channelwise(scale: Tensor, shift: Tensor, like: Tensor) -> nn.Conv2d:
     c = len(scale)
-    layer = nn.Conv2d(c, c, 1, groups=c).to(scale)
-    layer.weight.data, layer.bias.data = scale.view(c, 1, 1, 1), shift
-    return layer.requires_grad_(False)
+    layer = nn.Conv2d(c, c, 1, groups=c, device="meta")
+    return with_weights(layer, scale.view(c, 1, 1, 1).to(like), shift.to(like))
 
 
-def _pool(layer: nn.AvgPool2d, c: int) -> nn.Conv2d:
+def _pool(layer: nn.AvgPool2d, c: int, like: Tensor) -> nn.Conv2d:
     if layer.padding not in (0, (0, 0)) and not layer.count_include_pad:
         raise TypeError("no bound rule for AvgPool2d without count_include_pad")
-    conv = nn.Conv2d(
-        c, c, layer.kernel_size, layer.stride, layer.padding, groups=c, bias=False
-    )
-    area = conv.weight[0].numel()
-    divisor = layer.divisor_override or area
-    conv.weight.data.fill_(1 / divisor)
-    return conv.requires_grad_(False)
+    options = layer.kernel_size, layer.stride, layer.padding
+    conv = nn.Conv2d(c, c, *options, groups=c, device="meta")
+    divisor = layer.divisor_override or math.prod(conv.kernel_size)
+    weight = torch.ones(c, 1, *conv.kernel_size).to(like) / divisor
+    return with_weights(conv, weight, None)
 
 
 def _batch_norm(
     layer: nn.BatchNorm1d | nn.BatchNorm2d,
     shape: tuple[int, ...],
     before: list[nn.Module],
+    like: Tensor,
 ) -> nn.Module | None:
     """Fold ``layer`` into the affine layer before it, else make it a layer."""
     if layer.running_var is None:
         raise TypeError("no bound rule for batch-norm without running statistics")
-    last = before[-1] if before else None
-    if isinstance(last, nn.Conv2d) and len(shape) == 3:
-        before[-1] = fuse_conv_bn_eval(last.eval(), layer.eval())
-        return None
-    if isinstance(last, nn.Linear):
-        before[-1] = fuse_linear_bn_eval(last.eval(), layer.eval())
-        return None
-    if len(shape) != 3:
-        raise TypeError("no bound rule for BatchNorm1d that follows no Linear layer")
     scale = (layer.running_var + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight
     shift = -layer.running_mean * scale
     shift = shift if layer.bias is None else shift + layer.bias
-    return _channelwise(scale.detach(), shift.detach())
+    last = before[-1] if before else None
+    affine = isinstance(last, nn.Conv2d if len(shape) == 3 else nn.Linear)
+    if affine and len(last.weight) == len(scale):
+        weight = last.weight * scale.view(-1, *[1] * (last.weight.dim() - 1))
+        bias = shift if last.bias is None else shift + scale * last.bias
+        before[-1] = with_weights(last, weight, bias)
+        return None
+    if len(shape) != 3:
+        raise TypeError("no bound rule for BatchNorm1d that follows no Linear layer")
+    return _channelwise(scale, shift, like)
 
 
 def output_shape(layer: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
@@ -281,7 +300,7 @@ def affine_matrix(layer: nn.Module, shape: Sequence[int]) -> tuple[Tensor, Tenso
     wrong = [m for m in parts if not isinstance(m, (nn.Flatten, nn.Linear, nn.Conv2d))]
     if wrong:
         raise TypeError(f"{type(wrong[0]).__name__} is not affine")
-    like = next(layer.parameters(), torch.zeros(()))
+    like = next((m.weight for m in parts if hasattr(m, "weight")), torch.zeros(()))
     size = math.prod(shape)
     with torch.no_grad():
         zero = layer(torch.zeros(1, *shape).to(like)).flatten()
@@ -292,9 +311,7 @@ def affine_matrix(layer: nn.Module, shape: Sequence[int]) -> tuple[Tensor, Tenso
 
 
 def _without_bias(layer: nn.Module) -> nn.Module:
-    """Return a copy of the affine ``layer`` that maps zero to zero."""
+    """Return ``layer`` with no bias: it maps zero to zero."""
     if getattr(layer, "bias", None) is None:
         return layer
-    copy = deepcopy(layer)
-    copy.bias = None
-    return copy
+    return with_weights(layer, layer.weight, None)
