@@ -577,7 +577,7 @@ def relu_bounds(
     intersect: bool = True,
     clip: Sequence[Box] | None = None,
 ) -> list[Box]:
-    """Return bounds of what enters each ReLU, over the box ``lower`` to ``upper``.
+    """Return bounds before each ReLU of ``model`` on the box ``lower`` to ``upper``.
 
     One pair (N, *layer) per ReLU, in forward order (in a ``Residual`` first the body,
     then the shortcut). ``method``: "interval"; "crown", the backward walk at every
@@ -608,13 +608,14 @@ def linear_lower(
 ) -> Tensor:
     """Return lower bounds (N, S) of ``spec @ logits`` over a box: one backward walk.
 
-    ``spec`` (N, S, K); ``lower``, ``upper`` (N, ...) the corners; ``pre`` sound bounds
-    of what enters each ReLU, as from ``relu_bounds``. ``slopes``: per ReLU the slopes
-    of the lines below unstable units, in [0, 1], (N, *layer) or (N, S, *layer); by
-    default ``rule`` of ``relaxation`` chooses. ``multipliers``: per ReLU numbers of
-    the same shapes that are added to the weight of its input z; minus a number >= 0
-    where z >= 0 is assumed, plus one where z <= 0 is (branch and bound), else 0. Raises
-    ``ValueError`` for shapes that do not fit and slopes outside [0, 1].
+    ``model``: in eval mode; ``spec`` (N, S, K); ``lower``, ``upper`` (N, ...) the
+    corners; ``pre`` sound bounds of what enters each ReLU, as from ``relu_bounds``.
+    ``slopes``: per ReLU the slopes of the lines below unstable units, in [0, 1], (N,
+    *layer) or (N, S, *layer); by default ``rule`` of ``relaxation`` chooses.
+    ``multipliers``: per ReLU numbers of the same shapes that are added to the weight of
+    its input z; minus a number >= 0 where z >= 0 is assumed, plus one where z <= 0 is
+    (branch and bound), else 0. Raises ``ValueError`` for shapes that do not fit and
+    slopes outside [0, 1].
     """
     _check_corners(lower, upper)
     steps = _plan(model, lower.shape[1:])
@@ -693,11 +694,12 @@ def interval_margins(
 ) -> Tensor:
     """Return lower bounds on z_y - z_j over the ball by intervals: (N, K).
 
-    ``x`` (N, ...) in [0, 1], ``y`` (N,) int64, ``eps`` in units of ``x``, with ``box``
-    cut to [0, 1]. The last linear layer is folded into the difference of two logits,
-    which is tighter than the difference of two intervals. Column y is 0. Sound up to
-    rounding, differentiable in the parameters. Raises ``ValueError`` or ``TypeError``
-    for bad input and unknown layers. Gowal et al. 2018, arXiv:1810.12715.
+    ``model``: in eval mode; ``x`` (N, ...) in [0, 1], ``y`` (N,) int64, ``eps`` in
+    units of ``x``, with ``box`` cut to [0, 1]. The last linear layer is folded into the
+    difference of two logits, which is tighter than the difference of two intervals.
+    Column y is 0. Sound up to rounding, differentiable in the parameters. Raises
+    ``ValueError`` or ``TypeError`` for bad input and unknown layers. Gowal et al. 2018,
+    arXiv:1810.12715.
     """
     return _margins(model, x, y, eps, box, None, _interval_spec)
 

@@ -134,13 +134,13 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def canonical(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
-    """Return the same function as Flatten, Linear, Conv2d, ReLU and Residual only.
+    """Return ``model`` as Flatten, Linear, Conv2d, ReLU and Residual only.
 
-    ``shape``: one input of ``model`` without batch. Batch-norm is folded into the
-    affine layer before it, average pooling and normalisation become convolutions,
-    dropout (eval mode) vanishes; Linear and Conv2d layers are the model's own, so
-    gradients reach them. Raises ``TypeError`` for any other layer or option, and
-    ``ValueError`` for weights with NaN or infinity and an input that does not fit.
+    The same function. ``shape``: one input of ``model`` without batch. Batch-norm is
+    folded into the affine layer before it, average pooling and normalisation become
+    convolutions, dropout (eval mode) vanishes; Linear and Conv2d layers are the model's
+    own, so gradients reach them. Raises ``TypeError`` for any other layer or option,
+    and ``ValueError`` for weights with NaN or infinity and an input that does not fit.
     """
     if not all(p.sum().isfinite() for p in model.state_dict().values()):
         raise ValueError("the weights hold NaN or infinity, or are too large to add up")
