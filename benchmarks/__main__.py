@@ -1,0 +1,89 @@
+"""``python -m benchmarks``: measure what is missing, print the table, keep it.
+
+Each group is kept as a checkpoint under ``_build/benchmarks``, so that a run that was
+stopped goes on; ``--fresh GROUP`` measures a group again.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from advlib import data, results
+from benchmarks import attack_rows, bound_rows, exact_rows, peers
+from benchmarks.config import Config
+from benchmarks.timing import Row
+
+GROUPS: dict[str, Callable[[Config], list[Row]]] = {
+    "pgd": attack_rows.pgd,
+    "bounds": bound_rows.compare,
+    "slopes": bound_rows.slopes,
+    "exact": exact_rows.exact_answers,
+    "memory": bound_rows.memory,
+    "strong": attack_rows.strong,
+}
+
+
+def measure(config: Config, group: str) -> dict:
+    """Return the rows of ``group`` and the CPU seconds they took, from a checkpoint."""
+
+    def run() -> dict:
+        began = time.process_time()
+        rows = [row.record() for row in GROUPS[group](config)]
+        return {"rows": rows, "seconds": time.process_time() - began}
+
+    return config.checkpoint(f"rows-{group}", run)
+
+
+def table(rows: list[dict]) -> str:
+    """Return ``rows`` as a Markdown table."""
+    lines = [
+        "| setting | measure | value | goal | | note |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        value = "-" if row["value"] is None else f"{row['value']:.3g}"
+        cells = (row["setting"], row["measure"], value, row["goal"], row["verdict"])
+        lines.append("| " + " | ".join([*cells, row["note"]]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def save(config: Config, found: dict[str, dict]) -> Path:
+    """Keep the table of all groups ``found`` as ``advlib/results/benchmarks.json``."""
+    rows = [row for group in found.values() for row in group["rows"]]
+    versions = {name: peers.version(name) for name in peers.PACKAGES}
+    return results.save(
+        "benchmarks",
+        {"rows": rows, "peers": versions, "threads": torch.get_num_threads()},
+        command="python -m benchmarks",
+        seeds=config.seeds,
+        dataset=str(config.dataset),
+        seconds=sum(group["seconds"] for group in found.values()),
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``python -m benchmarks`` with ``arguments``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], help="default: all")
+    parser.add_argument("--fresh", action="store_true", help="measure these again")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    config = Config(data.load(os.environ.get("ADVLIB_DATASET", "mnist")))
+    found = {}
+    for group in options.groups or GROUPS:
+        if options.fresh:
+            (config.folder / f"rows-{group}.json").unlink(missing_ok=True)
+        found[group] = measure(config, group)
+        sys.stdout.write(f"\n{group}\n\n{table(found[group]['rows'])}")
+        sys.stdout.flush()
+    if not options.groups and config.dataset.name == "mnist":
+        sys.stdout.write(f"\nkept as {save(config, found).name}\n")
+
+
+if __name__ == "__main__":
+    main()
