@@ -32,6 +32,7 @@ Array = np.ndarray
 Affine = tuple[sparse.csr_array, Array]  # a layer's value: matrix @ columns + constant
 Encoded = tuple["_Program", Affine]
 TOLERANCE = 1e-6  # HiGHS's: it takes a constraint for met within this
+ROUNDING = 1e-9  # of a bound in float64; what is below it counts as undecided
 _AFFINE = (nn.Flatten, nn.Linear, nn.Conv2d, nn.AvgPool2d, Normalize)
 
 
@@ -313,9 +314,10 @@ def _run(problem: cp.Problem, **options: float) -> str:
 def big_m_bounds(
     model: nn.Module, x: Tensor, eps: float, *, method: str = "crown", box: bool = True
 ) -> list[Box]:
-    """Return bounds of what enters each ReLU, for the integer program: float64.
+    """Return bounds of what enters each ReLU of ``model``, for the integer program.
 
-    ``x`` (N, ...) in [0, 1], ``eps`` in units of ``x``, with ``box`` cut to [0, 1].
+    In float64. ``x`` (N, ...) in [0, 1], ``eps`` in units of ``x``, with ``box`` cut to
+    [0, 1].
     ``method``: "crown" or "interval", as in ``bounds.relu_bounds``, or "naive": one
     number M for all units, the largest of the interval bounds, between -M and M, so
     that no unit counts as stable. (``relaxations.lp_bounds`` gives tighter ones.)
@@ -407,7 +409,8 @@ def milp_margin(
     """Return the smallest z_y - z_target over the ball: exact, by an integer program.
 
     For one image ``x`` (1, ...) in [0, 1] with its label ``y`` (1,) and another class
-    ``target``; ``eps`` in units of ``x``, with ``box`` cut to [0, 1]. ``pre``: sound
+    ``target`` of ``model``; ``eps`` in units of ``x``, with ``box`` cut to [0, 1].
+    ``pre``: sound
     bounds before each ReLU, the big-M of the program, as from ``big_m_bounds`` or
     ``relaxations.lp_bounds``; by default CROWN's. Exact to HiGHS's tolerance of 1e-6.
 
@@ -489,7 +492,7 @@ def _image_verdict(one: _Instance, time_limit: float | None) -> Verdict:
     if one.margins(one.x).min() <= 0:
         return verdict("attacked", -math.inf, torch.zeros_like(one.x[0]))
     bounds = one.crown()
-    waiting = [j for j in bounds.argsort().tolist() if bounds[j] <= 0]
+    waiting = [j for j in bounds.argsort().tolist() if bounds[j] <= ROUNDING]
     encoded = _encode(one.net, one.corners, one.pre) if waiting else None
     for j in waiting:
         spent = time.perf_counter() - begin
