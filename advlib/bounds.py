@@ -28,7 +28,7 @@ from advlib._check import check_all, check_eps, check_images, check_model
 from advlib.models import Residual, canonical, output_shape, with_weights
 
 Box = tuple[Tensor, Tensor]
-BUDGET = 8_000_000  # numbers in the largest temporary: bounds the memory of a batch
+BUDGET = 2_000_000  # numbers in the largest temporary: bounds memory, and fits a cache
 
 
 # ------------------------------------------------------------------ the input
@@ -132,9 +132,20 @@ def _detached(layer: nn.Module) -> nn.Module:
     return with_weights(layer, layer.weight.detach(), bias)
 
 
-def _num_relus(steps: Steps) -> int:
-    inner = sum(_num_relus(s.body) + _num_relus(s.shortcut) for s in steps)
-    return inner + sum(s.index >= 0 for s in steps)
+def _relu_shapes(steps: Steps) -> list[tuple[int, ...]]:
+    """Return the shape of what enters each ReLU, in the order of their numbers."""
+    shapes = []
+    for s in steps:
+        own = [s.shape] if s.index >= 0 else []
+        shapes += own + _relu_shapes(s.body) + _relu_shapes(s.shortcut)
+    return shapes
+
+
+def _check_pre(steps: Steps, pre: Sequence[Box], n: int) -> None:
+    """Refuse bounds that are not one pair (n, *layer) per ReLU."""
+    want = [(n, *shape) for shape in _relu_shapes(steps) for _ in (0, 1)]
+    if [tuple(end.shape) for pair in pre for end in pair] != want:
+        raise ValueError("pre needs one pair of bounds (N, *layer) per ReLU")
 
 
 def _largest(steps: Steps) -> int:
@@ -623,8 +634,7 @@ def linear_lower(
         raise ValueError(f"spec is {tuple(spec.shape)}, not (N, S, classes)")
     if slopes is not None and not all(((0 <= s) & (s <= 1)).all() for s in slopes):
         raise ValueError("slopes must lie in [0, 1]")
-    if len(pre) != _num_relus(steps):
-        raise ValueError(f"pre needs {_num_relus(steps)} pairs of bounds: one per ReLU")
+    _check_pre(steps, pre, len(lower))
     lines = [relaxation(low, high, rule=rule) for low, high in pre]
     given = None if slopes is None else (lambda i, rows, line: slopes[i])
     return _spec_minimum(steps, spec, (lower, upper), _Lines(lines, given, multipliers))
@@ -649,16 +659,22 @@ def _margins(
     corners = input_box(x, eps, box=box)
     steps = _plan(model, x.shape[1:])
     k = _num_classes(steps)
-    others = margin_spec(y, k).to(x)[~F.one_hot(y, k).bool()].view(len(y), k - 1, k)
+    if pre is not None:
+        _check_pre(steps, pre, len(x))
+    if not (y < k).all():
+        raise ValueError(f"a label is none of the {k} classes")
+    columns = torch.arange(k - 1, device=y.device).expand(len(y), -1)
+    columns = columns + (columns >= y[:, None])  # the classes j != y
+    rows = torch.eye(k, dtype=x.dtype, device=x.device)
+    others = rows[y][:, None] - rows[columns]
     size = max(1, BUDGET // (k * _largest(steps)))
     found = []
-    for part in torch.arange(len(y), device=y.device).split(size):
+    for i in range(0, len(y), size):
+        part = slice(i, i + size)
         given = None if pre is None else [(low[part], up[part]) for low, up in pre]
         cut = corners[0][part], corners[1][part]
         found.append(bound(steps, others[part], cut, given))
     margins = torch.zeros(len(y), k, dtype=x.dtype, device=x.device)
-    columns = torch.arange(k, device=y.device).expand(len(y), k)
-    columns = columns[columns != y[:, None]].view(len(y), k - 1)
     return margins.scatter(1, columns, torch.cat(found))
 
 
@@ -792,6 +808,8 @@ def _ascend(
     lr: float = 0.25,
 ) -> Tensor:
     """Return the best value of each row of ``objective`` on the way up."""
+    if not parameters:  # no ReLU: nothing to choose
+        return objective().detach()
     state = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
     best = None
     for step in range(1, num_steps + 1):
@@ -840,6 +858,15 @@ def _optimise_last(
     return _ascend(objective, list(store.found.values()), num_steps)
 
 
+def _prefer(found: Tensor, floor: Tensor) -> Tensor:
+    """Return the larger of two lower bounds; ``found`` where they agree.
+
+    At the first step they do: a maximum would let rounding decide which of them gets
+    the gradient, and only ``found`` hands it on to the slopes.
+    """
+    return torch.where(found >= floor - 1e-6 * (1 + floor.abs()), found, floor)
+
+
 def _optimise_all(
     steps: Steps, spec: Tensor, cut: Box, first: list[Box], num_steps: int
 ) -> Tensor:
@@ -850,12 +877,18 @@ def _optimise_all(
     def tighten(
         k: int, before: Steps, lower: Tensor, upper: Tensor, lines: list[_Relaxation]
     ) -> Box:
-        box = _intersect(lower, upper, *first[k])
+        box = _prefer(lower, first[k][0]), -_prefer(-upper, -first[k][1])
         index = open_units[k][0]
         if not _needs_walk(before) or index.shape[1] == 0:
             return box
-        found = _units(before, index, cut, _Lines(lines, store.of(k)))
-        return _put(open_units[k], found, *box)
+        low, high = _units(before, index, cut, _Lines(lines, store.of(k)))
+        least, most = (end.flatten(1).gather(1, index) for end in box)
+        marked = open_units[k][1]
+        low = torch.where(marked, _prefer(low, least), least)
+        high = torch.where(marked, -_prefer(-high, -most), most)
+        ends = zip(box, (low, high), strict=True)
+        low, high = (e.flatten(1).scatter(1, index, f).view_as(e) for e, f in ends)
+        return low.minimum(high), low.maximum(high)
 
     def objective() -> Tensor:
         lines: list[_Relaxation] = []
