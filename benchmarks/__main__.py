@@ -1,7 +1,8 @@
 """``python -m benchmarks``: measure what is missing, print the table, keep it.
 
 Each group is kept as a checkpoint under ``_build/benchmarks``, so that a run that was
-stopped goes on; ``--fresh GROUP`` measures a group again.
+stopped goes on; ``--fresh GROUP`` measures a group again. All groups measured so far
+are kept together as ``advlib/results/benchmarks.json``.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def table(rows: list[dict]) -> str:
 
 
 def save(config: Config, found: dict[str, dict]) -> Path:
-    """Keep the table of all groups ``found`` as ``advlib/results/benchmarks.json``."""
+    """Keep the table of the groups ``found`` as ``advlib/results/benchmarks.json``."""
     rows = [row for group in found.values() for row in group["rows"]]
     versions = {name: peers.version(name) for name in peers.PACKAGES}
     return results.save(
@@ -74,15 +75,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     config = Config(data.load(os.environ.get("ADVLIB_DATASET", "mnist")))
-    found = {}
     for group in options.groups or GROUPS:
         if options.fresh:
             (config.folder / f"rows-{group}.json").unlink(missing_ok=True)
-        found[group] = measure(config, group)
-        sys.stdout.write(f"\n{group}\n\n{table(found[group]['rows'])}")
+        sys.stdout.write(f"\n{group}\n\n{table(measure(config, group)['rows'])}")
         sys.stdout.flush()
-    if not options.groups and config.dataset.name == "mnist":
-        sys.stdout.write(f"\nkept as {save(config, found).name}\n")
+    if config.dataset.name == "mnist":
+        done = [g for g in GROUPS if (config.folder / f"rows-{g}.json").is_file()]
+        path = save(config, {group: measure(config, group) for group in done})
+        sys.stdout.write(f"\nkept as {path.name}: {', '.join(done)}\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ class Config:
     """Networks of the zoo with the radius at which each is measured, and the sizes.
 
     ``robust`` and ``plain`` name a CNN and an MLP each; ``bounds`` and ``slopes`` give
-    the batch, ``strong`` the networks on which attacks are compared over ``images``.
+    the batch, ``exact`` the number of images for the fast exact methods and for the
+    textbook program, ``strong`` the networks whose ``images`` are attacked.
     """
 
     dataset: data.Dataset
@@ -43,12 +44,11 @@ class Config:
         ("mlp_256_pgd", 0.05, 20),
         ("cnn_small", 0.02, 4),
     )
-    exact: tuple[tuple[str, float, bool], ...] = (
-        ("small", 0.03, True),
-        ("small_pgd", 0.05, True),
-        ("small_pgd", 0.1, False),  # the textbook program takes hours here
+    exact: tuple[tuple[str, float, int, int], ...] = (
+        ("small", 0.03, 20, 5),  # 20 images, the textbook program on 5 of them
+        ("small_pgd", 0.05, 10, 5),
+        ("small_pgd", 0.1, 5, 0),  # there it takes hours
     )
-    exact_images: int = 5
     memory: tuple[str, float, int] = ("cnn_small", 0.02, 10_000)
     steps: int = 40
     slope_steps: int = 20
