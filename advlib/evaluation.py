@@ -1,6 +1,8 @@
-"""Error rates with their intervals: clean <= attacked <= true robust error."""
+"""Error rates: clean <= attacked <= true robust <= certified, with their intervals."""
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 
 from advlib._check import check_images, check_labels, check_model
 from advlib.attacks import Attack
+from advlib.bounds import certified
+from advlib.exact import Verdict
 
 
 @dataclass(frozen=True)
@@ -137,3 +141,202 @@ def bootstrap_interval(
     picks = np.random.default_rng(seed).integers(len(array), size=(2000, len(array)))
     low, high = np.quantile(statistic(array[picks], axis=1), [0.025, 0.975])
     return float(statistic(array, axis=0)), float(low), float(high)
+
+
+# ------------------------------------------------------------------- the other side
+
+Bound = Callable[[nn.Module, Tensor, Tensor], Tensor]  # margins (N, K), from below
+Complete = Callable[[nn.Module, Tensor, Tensor], Sequence[Verdict]]
+
+
+def uncertified(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    margins: Bound | Sequence[Bound],
+    *,
+    batch_size: int = 250,
+) -> Tensor:
+    """Return which images (N,) none of the bounds ``margins`` certifies.
+
+    A bound is ``margins(model, x, y) -> (N, K)``, as in ``bounds``; it is only run on
+    images (``x``, ``y``) that are still open, ``batch_size`` of them at a time. Raises
+    what the bounds raise.
+    """
+    check_images(x)
+    check_labels(x, y)
+    listed = margins if isinstance(margins, Sequence) else [margins]
+    left = torch.ones(len(y), dtype=torch.bool)
+    for bound in listed:
+        for part in torch.arange(len(y)).split(batch_size):
+            part = part[left[part]]
+            if len(part):
+                found = bound(model, x[part], y[part]).detach()
+                left[part] = ~certified(found, y[part])
+    return left
+
+
+def certified_error(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    margins: Bound | Sequence[Bound],
+    *,
+    batch_size: int = 250,
+) -> ErrorRate:
+    """Return the certified error: an upper bound on the true robust error.
+
+    The share of images without a certificate; see ``uncertified`` for ``model``,
+    ``x``, ``y``, ``margins`` (one bound or several) and ``batch_size``.
+    """
+    left = uncertified(model, x, y, margins, batch_size=batch_size)
+    return ErrorRate(int(left.sum()), len(y))
+
+
+@dataclass(frozen=True)
+class BothSides:
+    """For each method the images (N,), bool, that it leaves as errors.
+
+    ``errors`` from the weakest attack over "exact" and "open" (errors if all images
+    without a verdict are counted as such) to the loosest bound; ``seconds`` of CPU
+    time and the number of ``images`` on which a method ran.
+    """
+
+    errors: dict[str, Tensor]
+    seconds: dict[str, float]
+    images: dict[str, int]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of errors by method, in order: they must not fall."""
+        return {name: int(mask.sum()) for name, mask in self.errors.items()}
+
+    def crossings(self, below: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the pairs that contradict each other; none if all are right.
+
+        ``below`` names the attacks: an image that one of them fooled must be an error
+        for every method above.
+        """
+        names = list(self.errors)
+        above = [name for name in names if name not in ("clean", *below)]
+        lows = [*below, *(["exact"] if "exact" in names else [])]
+        return [
+            (low, high)
+            for low in lows
+            for high in above
+            if (self.errors[low] & ~self.errors[high]).any()
+        ]
+
+
+def both_sides(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, Attack],
+    bounds: Mapping[str, Bound],
+    exact: Complete | None = None,
+    *,
+    shortcut: bool = True,
+) -> BothSides:
+    """Hold the true robust error of ``model`` on images ``x``, ``y`` from both sides.
+
+    ``attacks`` from weak to strong, ``bounds`` from loose to tight, ``exact`` a
+    complete method that returns one verdict per image. With ``shortcut`` from the
+    outside in: each method only runs on images that those before it left open, so its
+    errors include theirs. Without it each runs alone on every image: dearer, and a
+    test of the order. Raises what the methods raise.
+    """
+    runner = _Runner(model, x, y, shortcut)
+    clean = wrong(model, x, y)
+    lower, upper, middle = {}, {}, {}
+    fallen, proved = clean, torch.zeros_like(clean)
+    for name, attack in attacks.items():
+        hit = runner.run(name, _fools(attack), ~fallen)
+        lower[name] = hit | (fallen if shortcut else clean)
+        fallen = fallen | lower[name]
+    start = fallen if shortcut else clean
+    for name, bound in bounds.items():
+        sure = runner.run(name, _proves(bound), ~fallen & ~proved)
+        upper = {name: ~(sure | proved) if shortcut else ~sure, **upper}
+        proved = proved | sure
+    if exact is not None:
+        status = runner.run("exact", _decides(exact), ~fallen & ~proved)
+        broken = (status == 1) | start
+        safe = (status == 2) | proved if shortcut else status == 2
+        middle = {"exact": broken, "open": ~safe}
+    errors = {"clean": clean, **lower, **middle, **upper}
+    return BothSides(errors, runner.seconds, runner.images)
+
+
+class _Runner:
+    """Run a method on the open images, or on all of them; keep what it cost."""
+
+    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, shortcut: bool) -> None:
+        self.model, self.x, self.y, self.shortcut = model, x, y, shortcut
+        self.seconds: dict[str, float] = {}
+        self.images: dict[str, int] = {}
+
+    def run(
+        self,
+        name: str,
+        decide: Callable[[nn.Module, Tensor, Tensor], Tensor],
+        left: Tensor,
+    ) -> Tensor:
+        left = left if self.shortcut else torch.ones_like(left)
+        began = time.process_time()
+        found = torch.zeros(len(self.y), dtype=torch.uint8)
+        if left.any():
+            decided = decide(self.model, self.x[left], self.y[left])
+            found[left] = decided.to(torch.uint8)
+        self.seconds[name] = time.process_time() - began
+        self.images[name] = int(left.sum())
+        return found if name == "exact" else found.bool()
+
+
+def _fools(attack: Attack) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    return lambda model, x, y: wrong(model, x + attack(model, x, y), y)
+
+
+def _proves(bound: Bound) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    return lambda model, x, y: ~uncertified(model, x, y, bound)
+
+
+def _decides(exact: Complete) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    codes = {"unknown": 0, "attacked": 1, "certified": 2}
+    return lambda model, x, y: torch.tensor(
+        [codes[verdict.status] for verdict in exact(model, x, y)]
+    )
+
+
+# ----------------------------------------------------------- two networks, one point
+
+
+def paired_p_value(first: Tensor, second: Tensor) -> float:
+    """Return the p-value of McNemar's exact test that two error rates are equal.
+
+    ``first``, ``second`` (N,) bool: which of the same images are errors of the one and
+    of the other. Only images on which they differ count: were the rates equal, each of
+    these would be the first's or the second's with probability one half. Raises
+    ``ValueError`` for different shapes.
+    """
+    if first.shape != second.shape or first.dim() != 1:
+        raise ValueError("need two masks over the same images")
+    only = int((first & ~second).sum()), int((second & ~first).sum())
+    return float(stats.binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
+
+
+def images_needed(
+    difference: float, discordant: float, *, level: float = 0.05, power: float = 0.8
+) -> int:
+    """Return how many images show a ``difference`` of two error rates.
+
+    ``discordant``: the share of images on which the two differ, at least the
+    difference; for two separate test sets the share expected of independent errors,
+    p (1 - q) + q (1 - p). The two-sided paired test at ``level`` then finds the
+    difference with probability ``power`` (normal approximation; Connor 1987). Raises
+    ``ValueError`` unless 0 < difference <= discordant <= 1.
+    """
+    if not 0 < difference <= discordant <= 1:
+        raise ValueError("need 0 < difference <= discordant <= 1")
+    z, strength = stats.norm.ppf(1 - level / 2), stats.norm.ppf(power)
+    spread = strength * math.sqrt(discordant - difference**2)
+    return math.ceil(((z * math.sqrt(discordant) + spread) / difference) ** 2)

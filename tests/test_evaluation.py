@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from advlib import attacks, evaluation, models
+from advlib import attacks, bounds, evaluation, exact, models
+from advlib.branch_and_bound import branch_and_bound
 
 MODEST = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 
@@ -290,3 +291,126 @@ def test_intervals_need_two_values(values):
     for function in (evaluation.mean_interval, evaluation.bootstrap_interval):
         with pytest.raises(ValueError, match="two values"):
             function(values)
+
+
+# ------------------------------------------------------------------ the other side
+
+
+def toy(seed: int = 0):
+    """A network with 6 inputs and 40 images labelled mostly by itself."""
+    net = models.seeded(models.mlp, (1, 2, 3), [8, 8], 3, seed=seed).double()
+    net.requires_grad_(False)[1].weight.mul_(4)
+    x = torch.rand(40, 1, 2, 3, generator=torch.Generator().manual_seed(seed)).double()
+    y = net(x).argmax(1)
+    y[:3] = (y[:3] + 1) % 3
+    return net, x, y
+
+
+def sides(eps: float):
+    """Attacks from weak to strong, bounds from loose to tight, the exact method."""
+    pgd = functools.partial(attacks.pgd_linf, eps=eps, alpha=eps / 4, num_steps=10)
+    lower = {"fgsm": functools.partial(attacks.fgsm, eps=eps), "pgd": pgd}
+    upper = {
+        "interval": functools.partial(bounds.interval_margins, eps=eps),
+        "crown": functools.partial(bounds.crown_margins, eps=eps),
+    }
+    return lower, upper, functools.partial(branch_and_bound, eps=eps)
+
+
+def test_certified_error_counts_what_is_not_certified():
+    """One bound, two bounds, against the margins; batches change nothing."""
+    net, x, y = toy()
+    lower, upper, _ = sides(0.05)
+    loose = ~bounds.certified(bounds.interval_margins(net, x, y, 0.05), y)
+    both = loose & ~bounds.certified(bounds.crown_margins(net, x, y, 0.05), y)
+    found = evaluation.certified_error(net, x, y, upper["interval"])
+    assert (found.wrong, found.n) == (int(loose.sum()), 40)
+    left = evaluation.uncertified(net, x, y, list(upper.values()), batch_size=7)
+    assert torch.equal(left, both)
+    assert evaluation.attacked_error(net, x, y, lower["pgd"]).wrong <= int(both.sum())
+    with pytest.raises(ValueError, match="images"):
+        evaluation.certified_error(net, x + 1, y, upper["interval"])
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.05, 0.2])
+def test_both_sides_with_and_without_the_shortcut(eps):
+    """Counts never fall, nothing crosses, and each method alone says the same."""
+    net, x, y = toy()
+    lower, upper, search = sides(eps)
+    short = evaluation.both_sides(net, x, y, lower, upper, search)
+    alone = evaluation.both_sides(net, x, y, lower, upper, search, shortcut=False)
+    names = ["clean", "fgsm", "pgd", "exact", "open", "crown", "interval"]
+    for found in (short, alone):
+        assert list(found.errors) == names
+        counts = list(found.counts().values())
+        assert counts[0] == 3
+        assert counts == sorted(counts)
+        assert found.crossings(["fgsm", "pgd"]) == []
+    assert short.counts() == alone.counts()
+    assert set(alone.images.values()) == {40}
+    assert short.images["fgsm"] == 37
+    assert short.images["exact"] == short.counts()["crown"] - short.counts()["pgd"]
+    assert set(short.seconds) == set(names) - {"clean", "open"}
+
+
+def test_a_lying_bound_crosses():
+    """A bound that certifies everything contradicts the attacks, and is named."""
+    net, x, y = toy()
+    lower, _, search = sides(0.2)
+    liar = {"liar": lambda model, x, y: torch.ones(len(y), 3)}
+    found = evaluation.both_sides(net, x, y, lower, liar, search, shortcut=False)
+    assert ("pgd", "liar") in found.crossings(["fgsm", "pgd"])
+    assert ("exact", "liar") in found.crossings(["fgsm", "pgd"])
+
+
+def test_what_is_unknown_stays_between_the_sides():
+    """Without a verdict an image counts as error above and not below."""
+    net, x, y = toy()
+    lower, upper, _ = sides(0.1)
+
+    def lazy(model, x, y):
+        return [exact.Verdict("unknown", -1.0, None, 0.0)] * len(y)
+
+    found = evaluation.both_sides(net, x, y, lower, upper, lazy)
+    assert torch.equal(found.errors["exact"], found.errors["pgd"])
+    assert torch.equal(found.errors["open"], found.errors["crown"])
+    assert "exact" not in evaluation.both_sides(net, x, y, lower, upper).errors
+
+
+# ------------------------------------------------------- two networks, one point
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 5))
+@MODEST
+def test_paired_p_value_is_mcnemar(only_first, only_second, both):
+    """Against the sum of binomial probabilities no larger than the observed one."""
+    first = torch.tensor([1] * only_first + [0] * only_second + [1] * both + [0]).bool()
+    second = torch.tensor(
+        [0] * only_first + [1] * only_second + [1] * both + [0]
+    ).bool()
+    n = only_first + only_second
+    weight = [math.comb(n, k) / 2**n for k in range(n + 1)]
+    expected = sum(w for w in weight if w <= weight[only_first] * (1 + 1e-9))
+    assert evaluation.paired_p_value(first, second) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="same images"):
+        evaluation.paired_p_value(first, second[1:])
+
+
+@pytest.mark.parametrize(("difference", "discordant"), [(0.05, 0.1), (0.03, 0.05)])
+def test_images_needed_gives_the_power(difference, discordant):
+    """2000 simulated experiments of that size: about 80 % find the difference."""
+    n = evaluation.images_needed(difference, discordant)
+    rng = np.random.default_rng(0)
+    up, down = (discordant + difference) / 2, (discordant - difference) / 2
+    draws = rng.multinomial(n, [up, down, 1 - discordant], size=2000)
+    p_values = [stats.binomtest(int(a), int(a + b)).pvalue for a, b, _ in draws]
+    assert 0.7 < np.mean(np.array(p_values) < 0.05) < 0.87
+
+
+def test_images_needed_by_hand():
+    """One point at 10 % discordant: (1.96 sqrt(.1) + .84 sqrt(.0999))^2 / .01^2."""
+    assert evaluation.images_needed(0.01, 0.1) == pytest.approx(7845, abs=10)
+    assert evaluation.images_needed(0.01, 0.01) < evaluation.images_needed(0.01, 0.05)
+    for bad in [(0, 0.1), (0.2, 0.1), (0.1, 1.5)]:
+        with pytest.raises(ValueError, match="difference"):
+            evaluation.images_needed(*bad)

@@ -1,0 +1,68 @@
+"""The experiment of chapter 7: its sweep, and what its record must satisfy."""
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advlib import results
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
+import both_sides
+
+ORDER = ["clean", "fgsm", "pgd", "strong", "exact", "open"]
+ORDER += ["lp", "alpha", "crown", "interval"]
+SMALL = {"networks": ["small"], "radii": [0.01, 0.05], "images": 20, "alone": 5}
+
+
+def mask(digits: str, n: int) -> np.ndarray:
+    """The mask that was written as hexadecimal digits."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8))[:n].astype(
+        bool
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_two_workers_give_what_one_gives(tmp_path):
+    """Masks and numbers of images are equal; only the seconds may differ."""
+    kinds = [
+        both_sides.sweep(tmp_path / str(jobs), jobs=jobs, dataset="digits", **SMALL)
+        for jobs in (1, 2)
+    ]
+    for one, two in zip(*kinds, strict=True):
+        for part in (one, two, one["alone"], two["alone"]):
+            del part["seconds"]
+        assert one == two
+
+
+def test_a_stopped_run_goes_on(tmp_path):
+    """What is in the cache is not computed again."""
+    options = {**SMALL, "radii": [0.02], "dataset": "digits"}
+    first = both_sides.sweep(tmp_path, **options)
+    (kept,) = tmp_path.glob("*.json")
+    kept.write_text(kept.read_text().replace('"eps": 0.02', '"eps": 7'))
+    assert both_sides.sweep(tmp_path, **options)[0]["eps"] == 7
+    assert first[0]["eps"] == 0.02
+
+
+def test_the_record():
+    """All networks and radii; nested masks, counts that never fall; alone agrees."""
+    data = results.load("both_sides")["data"]
+    n, few = data["images"], data["alone"]
+    assert n >= 500
+    assert few >= 50
+    assert len(data["runs"]) == len(data["networks"]) * len(data["eps"])
+    for run in data["runs"]:
+        names = [m for m in ORDER if m != "lp" or run["network"].startswith("small")]
+        assert list(run["errors"]) == names
+        masks = [mask(run["errors"][m], n) for m in names]
+        assert [int(m.sum()) for m in masks] == [run["counts"][m] for m in names]
+        for low, high in pairwise(masks):
+            assert not (low & ~high).any()
+        alone = {m: mask(run["alone"]["errors"][m], few) for m in names}
+        attacks, above = ORDER[1:4], names[4:]
+        for high in above:
+            for low in [*attacks, "exact"]:
+                assert not (alone[low] & ~alone[high]).any()
