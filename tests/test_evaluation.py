@@ -309,7 +309,7 @@ def toy(seed: int = 0):
 def sides(eps: float):
     """Attacks from weak to strong, bounds from loose to tight, the exact method."""
     pgd = functools.partial(attacks.pgd_linf, eps=eps, alpha=eps / 4, num_steps=10)
-    lower = {"fgsm": functools.partial(attacks.fgsm, eps=eps), "pgd": pgd}
+    lower = {"fgsm": functools.partial(attacks.fgsm, eps=eps / 2), "pgd": pgd}
     upper = {
         "interval": functools.partial(bounds.interval_margins, eps=eps),
         "crown": functools.partial(bounds.crown_margins, eps=eps),
