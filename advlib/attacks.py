@@ -325,7 +325,7 @@ def pgd_l1(
     *,
     alpha: float,
     num_steps: int,
-    share: float = 0.05,
+    share: float = 0.01,
     generator: torch.Generator | None = None,
     box: bool = True,
     loss: Loss = cross_entropy,

@@ -7,7 +7,6 @@ is kept in CACHE when done, so that a run that was stopped goes on where it was.
 
 import argparse
 import json
-import platform
 import sys
 import time
 from functools import partial
@@ -17,13 +16,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from advlib import attacks, data, evaluation, zoo
+from advlib import attacks, data, evaluation, results, zoo
 
-OUTPUT = Path("advlib/results/tutorial_attacks.json")
 COMMAND = "python tools/experiments/tutorial_attacks.py"
 NETWORKS = {"dnn_2": 10000, "dnn_4": 10000, "cnn": 1000}  # test images used
 SEEDS = [0, 1, 2]
 RESTARTS = 10
+THREAT = "l-inf, eps 0.1, or l2, eps 2; box: x + delta in [0, 1]"
+SETTINGS = (
+    "PGD: alpha 0.01, 40 steps from 0; PGD x 10: 10 random starts; PGD l2: alpha 0.1, "
+    "40 steps from 0; an image also counts if x itself is wrong"
+)
 
 
 def network(name: str, seed: int, dataset: data.Dataset, cache: Path) -> nn.Sequential:
@@ -72,40 +75,36 @@ def measure(name: str, seed: int, dataset: data.Dataset, cache: Path) -> list[di
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure every network and seed; write the result."""
+    """Measure every network and seed; write the result after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path("_build/tutorial_attacks"))
-    cache = parser.parse_args(arguments).cache
-    cache.mkdir(parents=True, exist_ok=True)
-    dataset, rows, wall = data.load("mnist"), [], 0.0
+    parser.add_argument("--stored", action="store_true", help="only what is in CACHE")
+    options = parser.parse_args(arguments)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    dataset, rows, seconds = data.load("mnist"), [], 0.0
     for name in NETWORKS:
         for seed in SEEDS:
-            part = cache / f"{name}-{seed}.json"
+            part = options.cache / f"{name}-{seed}.json"
+            if options.stored and not part.is_file():
+                continue
             if not part.is_file():
                 began = time.perf_counter()
-                found = measure(name, seed, dataset, cache)
-                seconds = time.perf_counter() - began
-                part.write_text(json.dumps({"rows": found, "seconds": seconds}))
+                found = measure(name, seed, dataset, options.cache)
+                took = time.perf_counter() - began
+                part.write_text(json.dumps({"rows": found, "seconds": took}))
             stored = json.loads(part.read_text())
             rows += stored["rows"]
-            wall += stored["seconds"]
-    record = {
-        "command": COMMAND,
-        "dataset": str(dataset),
-        "seeds": SEEDS,
-        "threat_model": "l-inf, eps 0.1, or l2, eps 2; box: x + delta in [0, 1]",
-        "settings": "PGD: alpha 0.01, 40 steps from 0; PGD x 10: 10 random starts; "
-        "PGD l2: alpha 0.1, 40 steps from 0; an image also counts if x is wrong",
-        "wall_seconds": round(wall),
-        "threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__.split("+")[0],
-        },
-        "rows": rows,
-    }
-    OUTPUT.parent.mkdir(exist_ok=True)
-    OUTPUT.write_text(json.dumps(record, indent=1) + "\n")
+            seconds += stored["seconds"]
+            about = {"threat_model": THREAT, "settings": SETTINGS, "rows": rows}
+            results.save(
+                "tutorial_attacks",
+                about,
+                command=COMMAND,
+                seeds=SEEDS,
+                dataset=str(dataset),
+                seconds=seconds,
+                packages=("torch",),
+            )
 
 
 if __name__ == "__main__":
