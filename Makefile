@@ -8,7 +8,7 @@ SITE := _build/html/index.html
 ONE := OMP_NUM_THREADS=1 PYTHONHASHSEED=0
 PYTEST := $(ONE) $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300
-.PHONY: book test unit chapters refresh stamp shots portable lint lab clean
+.PHONY: book test unit chapters refresh stamp shots portable bench mutants lint lab clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -41,6 +41,12 @@ shots: book  ## one contact sheet per page, in _build/shots
 
 portable: .venv/.installed  ## do the printed digits survive other arithmetic?
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 PYTHONHASHSEED=0 $(BIN)/python -m pytest $(NBVAL) chapters
+
+bench: .venv/.installed  ## beside the peers: benchmarks/README.md; about an hour
+	$(ONE) $(BIN)/python -m benchmarks
+
+mutants: .venv/.installed  ## planted bugs, each of which the tests must catch
+	$(ONE) $(BIN)/python tools/mutants.py
 
 lint: .venv/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
