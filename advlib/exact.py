@@ -25,7 +25,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from advlib._check import check_all, check_model
-from advlib.bounds import Box, input_box, linear_lower, margin_spec, relu_bounds
+from advlib.bounds import Box, crown_margins, input_box, margin_spec, relu_bounds
 from advlib.models import Normalize, Residual, affine_matrix, canonical, output_shape
 
 Array = np.ndarray
@@ -352,6 +352,7 @@ class _Instance:
     y: Tensor
     corners: Box
     pre: list[Box]
+    crown: Tensor  # CROWN's lower bounds of the margins (K,); inf for j = y
 
     def margins(self, x: Tensor) -> Tensor:
         """Return z_y - z_j of the network at ``x`` (1, ...): (K,); inf for j = y."""
@@ -365,13 +366,6 @@ class _Instance:
         point = torch.from_numpy(np.asarray(inputs)).view(self.x.shape)
         return point.clamp(*self.corners)
 
-    def crown(self) -> Tensor:
-        """Return CROWN's lower bounds of the margins (K,); inf for j = y."""
-        spec = margin_spec(self.y, self.net(self.x).shape[1]).double()
-        with torch.no_grad():
-            found = linear_lower(self.net, spec, *self.corners, self.pre)[0]
-        return found.index_fill(0, self.y, torch.inf)
-
 
 def _instances(
     model: nn.Module, x: Tensor, y: Tensor, eps: float, box: bool,
@@ -380,9 +374,14 @@ def _instances(
     check_all(model, x, y, eps)
     net, x64, y = _double(model, x.shape[1:]), x.detach().double().cpu(), y.cpu()
     num_classes = net(x64[:1]).shape[1]
-    margin_spec(y, num_classes)  # refuses labels that are no class
+    own = margin_spec(y, num_classes).eq(0).all(2)  # refuses labels that are no class
     corners = input_box(x64, eps, box=box)
+    if pre is not None:
+        pre = [(low.double(), high.double()) for low, high in pre]
+    with torch.no_grad():
+        crown = crown_margins(net, x64, y, eps, box=box, pre=pre)
     pre = relu_bounds(net, *corners) if pre is None else pre
+    crown = crown.masked_fill(own, torch.inf)
     return [
         _Instance(
             net,
@@ -390,6 +389,7 @@ def _instances(
             y[i : i + 1],
             (corners[0][i : i + 1], corners[1][i : i + 1]),
             [(low[i : i + 1], high[i : i + 1]) for low, high in pre],
+            crown[i],
         )
         for i in range(len(x))
     ]
@@ -433,7 +433,7 @@ def milp_margin(
     end = _run(problem, **limit)
     if end == "infeasible":
         raise ValueError("the program is empty: pre are no bounds of this network")
-    bound = max(one.crown()[target].item(), _bound(problem, end) + constant)
+    bound = max(one.crown[target].item(), _bound(problem, end) + constant)
     point = one.x if w.value is None else one.inside(w.value[: one.x.numel()])
     point = min((one.x, point), key=lambda p: one.margins(p)[target].item())
     return Margin(
@@ -491,7 +491,7 @@ def _image_verdict(one: _Instance, time_limit: float | None) -> Verdict:
 
     if one.margins(one.x).min() <= 0:
         return verdict("attacked", -math.inf, torch.zeros_like(one.x[0]))
-    bounds = one.crown()
+    bounds = one.crown.clone()
     waiting = [j for j in bounds.argsort().tolist() if bounds[j] <= ROUNDING]
     encoded = _encode(one.net, one.corners, one.pre) if waiting else None
     for j in waiting:
