@@ -306,19 +306,22 @@ def check_certificate(
         shared.append(_exact_line(low, high, slopes[y]))
         outer.append(_exact_line(low, high, np.delete(slopes, y, axis=0)))
         before = claim[0].clip(0, None), claim[1].clip(0, None)
-    return _check_margins(y, layers, outer, box)
+    return _check_margins(y, layers, outer, before, box)
 
 
 def _check_margins(
-    y: int, layers: Layers, lines: list[_Line], box: Box
+    y: int, layers: Layers, lines: list[_Line], before: Box, box: Box
 ) -> list[Fraction]:
+    """Return per class the better of the walk and of intervals (``before``)."""
     classes = len(layers[-1][1].ints)
     rows = np.delete(-np.eye(classes, dtype=int), y, axis=0)
     rows[:, y] = 1
     weight, bias = layers[-1]
     rows = Exact(rows.astype(object))
     start = rows @ weight, rows @ bias
-    found = _walk(*start, layers[:-1], lines, box).fractions()
+    walk = _walk(*start, layers[:-1], lines, box).fractions()
+    plain = _minimum(*start, *before).fractions()
+    found = [max(pair) for pair in zip(walk, plain, strict=True)]
     found.insert(y, Fraction(0))
     worst = min((m, j) for j, m in enumerate(found) if j != y)
     if worst[0] <= 0:
