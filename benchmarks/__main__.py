@@ -28,6 +28,9 @@ GROUPS: dict[str, Callable[[Config], list[Row]]] = {
     "strong": attack_rows.strong,
 }
 
+README = Path(__file__).parent / "README.md"
+LAST = "## The last run\n"
+
 
 def measure(config: Config, group: str) -> dict:
     """Return the rows of ``group`` and the CPU seconds they took, from a checkpoint."""
@@ -67,6 +70,13 @@ def save(config: Config, found: dict[str, dict]) -> Path:
     )
 
 
+def publish(found: dict[str, dict], page: Path = README) -> None:
+    """Write the table of the groups ``found`` to the end of ``page``."""
+    before = page.read_text("utf-8").split(LAST)[0]
+    parts = [f"\n### {name}\n\n{table(group['rows'])}" for name, group in found.items()]
+    page.write_text(before + LAST + "".join(parts), "utf-8")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m benchmarks`` with ``arguments``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -82,7 +92,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
     if config.dataset.name == "mnist":
         done = [g for g in GROUPS if (config.folder / f"rows-{g}.json").is_file()]
-        path = save(config, {group: measure(config, group) for group in done})
+        found = {group: measure(config, group) for group in done}
+        path = save(config, found)
+        publish(found)
         sys.stdout.write(f"\nkept as {path.name}: {', '.join(done)}\n")
 
 

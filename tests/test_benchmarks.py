@@ -196,3 +196,25 @@ def test_command(tiny, monkeypatch, capsys, tmp_path):
     record = results.load(path.stem)
     assert set(record["data"]["rows"][0]) == COLUMNS
     assert set(record["data"]["peers"].values()) == {"absent"}
+
+
+def test_publish_replaces_the_last_run(tmp_path):
+    """What stands before the heading stays; what follows is this table."""
+    page = tmp_path / "README.md"
+    page.write_text(f"how to run\n\n{command.LAST}old table\n")
+    rows = [Row("g", "s", "m", 0.5, "<= 1").record()]
+    for _ in range(2):
+        command.publish({"toy": {"rows": rows, "seconds": 1}}, page)
+    text = page.read_text()
+    assert text == f"how to run\n\n{command.LAST}\n### toy\n\n{command.table(rows)}"
+
+
+def test_readme_shows_the_kept_results():
+    """Page and record were written by the same run."""
+    path = results.RESULTS / "benchmarks.json"
+    if not path.is_file():
+        pytest.skip("no results are kept")
+    text = command.README.read_text("utf-8").split(command.LAST)[1]
+    rows = results.load("benchmarks")["data"]["rows"]
+    assert text.count("\n| ") - text.count("| setting |") == len(rows)
+    assert all(line in text for line in command.table(rows).splitlines()[2:])
