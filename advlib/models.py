@@ -7,7 +7,6 @@ bounds, ``canonical`` rewrites a network with four kinds of layer.
 
 import math
 from collections.abc import Callable, Sequence
-from copy import copy
 from itertools import pairwise
 
 import torch
@@ -205,8 +204,9 @@ def with_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Mo
 
     These are kept as they are, so that gradients flow through them.
     """
-    other = copy(layer)
-    other._parameters = {}
+    kind = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
+    other = kind.__new__(kind)  # not a copy: a parametrised weight is a property
+    other.__dict__.update(vars(layer), _parameters={}, _modules={})
     other.__dict__.update(weight=weight, bias=bias)
     return other
 
