@@ -52,9 +52,12 @@ def _installed(colab: Path) -> set[str]:
 
 
 def test_wheel_holds_what_chapters_need(wheel):
-    """On Colab only the wheel travels: weights and checksums must be inside."""
+    """On Colab only the wheel travels: weights, checksums and results are inside."""
     inside = set(zipfile.ZipFile(wheel).namelist())
-    needed = [*(ROOT / "advlib").rglob("*.py"), *(ROOT / "advlib/weights").glob("*")]
+    needed = [*(ROOT / "advlib").rglob("*.py")]
+    needed += [
+        p for kind in ("weights", "results") for p in ROOT.glob(f"advlib/{kind}/*")
+    ]
     assert {str(p.relative_to(ROOT)) for p in needed} <= inside
 
 
