@@ -26,8 +26,9 @@ from advlib.exact import Verdict
 COMMAND = "python tools/experiments/both_sides.py"
 NETWORKS = ["small", "small_pgd", "small_ibp", "mlp_256", "mlp_256_pgd", "mlp_256_ibp"]
 RADII = [0.01, 0.02, 0.05, 0.1, 0.15]
+WIDE_RADII = [0.02, 0.05, 0.1]
 IMAGES, ALONE = 500, 50
-NODES = {"small": 60_000, "mlp_256": 2_000}  # subproblems, for all images of a task
+NODES = {"small": 60_000, "mlp_256": 1_000}  # subproblems, for all images of a task
 CHUNK = 25  # images that share one search
 
 
@@ -49,7 +50,8 @@ def lp(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """Return the LP's margins; where CROWN's are positive, CROWN's."""
     with torch.no_grad():
         crown = bounds.crown_margins(model, x, y, eps)
-    return relaxations.lp_margins(model, x, y, eps, targets=crown <= 0)
+    found = relaxations.lp_margins(model, x, y, eps, targets=crown <= 0)
+    return torch.where(crown <= 0, found, crown)
 
 
 def upper_methods(eps: float, wide: bool) -> dict[str, evaluation.Bound]:
@@ -120,17 +122,21 @@ def sweep(
     *,
     jobs: int = 1,
     networks: Sequence[str] = NETWORKS,
-    radii: Sequence[float] = RADII,
+    radii: Sequence[float] | None = None,
     images: int = IMAGES,
     alone: int = ALONE,
     dataset: str = "mnist",
 ) -> list[dict]:
-    """Return the records of all tasks, in order, whatever the number of ``jobs``."""
+    """Return the records of all tasks, in order, whatever the number of ``jobs``.
+
+    Without ``radii`` every network gets its own grid.
+    """
     cache.mkdir(parents=True, exist_ok=True)
+    grids = {n: WIDE_RADII if n.startswith("mlp") else RADII for n in networks}
     tasks = [
         delayed(measure)(name, eps, cache, images, alone, dataset)
         for name in networks
-        for eps in radii
+        for eps in radii or grids[name]
     ]
     return Parallel(n_jobs=jobs)(tasks)
 
@@ -152,6 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
         clock.write_text(json.dumps(wall))
     content = {
         "eps": RADII,
+        "wide_eps": WIDE_RADII,
         "networks": NETWORKS,
         "images": IMAGES,
         "alone": ALONE,
