@@ -217,7 +217,7 @@ class BothSides:
         for every method above.
         """
         names = list(self.errors)
-        above = [name for name in names if name not in ("clean", *below)]
+        above = [n for n in names if n not in ("clean", "exact", *below)]
         lows = [*below, *(["exact"] if "exact" in names else [])]
         return [
             (low, high)

@@ -62,7 +62,7 @@ def test_the_record():
         for low, high in pairwise(masks):
             assert not (low & ~high).any()
         alone = {m: mask(run["alone"]["errors"][m], few) for m in names}
-        attacks, above = ORDER[1:4], names[4:]
+        attacks, above = ORDER[1:4], names[5:]
         for high in above:
             for low in [*attacks, "exact"]:
                 assert not (alone[low] & ~alone[high]).any()
