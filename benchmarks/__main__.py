@@ -1,8 +1,9 @@
 """``python -m benchmarks``: measure what is missing, print the table, keep it.
 
 Each group is kept as a checkpoint under ``_build/benchmarks``, so that a run that was
-stopped goes on; ``--fresh GROUP`` measures a group again. All groups measured so far
-are kept together as ``advlib/results/benchmarks.json``.
+stopped goes on; ``--fresh GROUP`` measures a group again, ``--kept`` runs nothing: what
+is missing is a line without a number. All groups measured so far are kept together as
+``advlib/results/benchmarks.json`` and at the end of README.md.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import torch
 
 from advlib import data, results
 from benchmarks import attack_rows, bound_rows, exact_rows, peers
-from benchmarks.config import Config
+from benchmarks.config import Config, NotRunError
 from benchmarks.timing import Row
 
 GROUPS: dict[str, Callable[[Config], list[Row]]] = {
@@ -33,14 +34,20 @@ LAST = "## The last run\n"
 
 
 def measure(config: Config, group: str) -> dict:
-    """Return the rows of ``group`` and the CPU seconds they took, from a checkpoint."""
+    """Return the rows of ``group`` and the CPU seconds they took, from a checkpoint.
+
+    Where no run may be started, from the checkpoints of its long runs.
+    """
 
     def run() -> dict:
         began = time.process_time()
         rows = [row.record() for row in GROUPS[group](config)]
         return {"rows": rows, "seconds": time.process_time() - began}
 
-    return config.checkpoint(f"rows-{group}", run)
+    try:
+        return config.checkpoint(f"rows-{group}", run)
+    except NotRunError:
+        return run()
 
 
 def table(rows: list[dict]) -> str:
@@ -82,16 +89,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], help="default: all")
     parser.add_argument("--fresh", action="store_true", help="measure these again")
+    parser.add_argument("--kept", action="store_true", help="print, run nothing")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    config = Config(data.load(os.environ.get("ADVLIB_DATASET", "mnist")))
+    dataset = data.load(os.environ.get("ADVLIB_DATASET", "mnist"))
+    config = Config(dataset, start_runs=not options.kept)
     for group in options.groups or GROUPS:
         if options.fresh:
             (config.folder / f"rows-{group}.json").unlink(missing_ok=True)
         sys.stdout.write(f"\n{group}\n\n{table(measure(config, group)['rows'])}")
         sys.stdout.flush()
     if config.dataset.name == "mnist":
-        done = [g for g in GROUPS if (config.folder / f"rows-{g}.json").is_file()]
+        done = [
+            g
+            for g in GROUPS
+            if options.kept or (config.folder / f"rows-{g}.json").is_file()
+        ]
         found = {group: measure(config, group) for group in done}
         path = save(config, found)
         publish(found)

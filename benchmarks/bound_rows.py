@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from advlib import bounds
 from benchmarks import peers
-from benchmarks.config import ROOT, Config
+from benchmarks.config import ROOT, Config, NotRunError
 from benchmarks.timing import Row, interleaved, ratio
 
 
@@ -175,7 +175,10 @@ def memory(config: Config) -> list[Row]:
         )  # fmt: skip
         return json.loads(found.stdout)
 
-    found = config.checkpoint(f"memory-{name}-{n}", run)
+    setting = f"CROWN, {name}, eps {eps}, {n} images"
+    try:
+        found = config.checkpoint(f"memory-{name}-{n}", run)
+    except NotRunError as error:
+        return [Row("memory", setting, "peak memory (GiB)", None, "<= 4", str(error))]
     note = f"{found['seconds']:.0f} CPU s, {found['certified']} certified"
-    setting = f"CROWN, {name}, eps {eps}, {found['images']} images"
     return [Row("memory", setting, "peak memory (GiB)", found["peak"], "<= 4", note)]

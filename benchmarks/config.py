@@ -14,6 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "_build" / "benchmarks"
 
 
+class NotRunError(Exception):
+    """A long run has no checkpoint, and none may be started."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Networks of the zoo with the radius at which each is measured, and the sizes.
@@ -61,6 +65,7 @@ class Config:
     repeats: int = 7
     seeds: tuple[int, ...] = (0, 1, 2)
     folder: Path = CHECKPOINTS
+    start_runs: bool = True
     _models: dict = field(default_factory=dict, compare=False, repr=False)
 
     def network(self, name: str) -> nn.Sequential:
@@ -83,10 +88,15 @@ class Config:
         return x[kept][:n], y[kept][:n]
 
     def checkpoint(self, key: str, make: Callable[[], object]) -> object:
-        """Return what ``make()`` returned when ``key`` was first asked for."""
+        """Return what ``make()`` returned when ``key`` was first asked for.
+
+        Raises ``NotRunError`` where this is not known and no run may be started.
+        """
         path = self.folder / f"{key}.json"
         if path.is_file():
             return json.loads(path.read_text("utf-8"))
+        if not self.start_runs:
+            raise NotRunError(f"{key}: not run yet")
         value = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value, indent=1) + "\n", "utf-8")

@@ -1,5 +1,6 @@
 """The harness of the benchmarks on a tiny setting, without any peer."""
 
+import dataclasses
 import json
 import statistics
 
@@ -147,10 +148,33 @@ def test_pgd_rows(tiny):
 
 def test_strong_without_autoattack(tiny):
     """Ours is measured and kept; the table says what is missing."""
-    (row,) = attack_rows.strong(tiny)
-    assert row.value is None
+    rows = attack_rows.strong(tiny)
+    assert [row.value is None for row in rows] == [True, False, False]
     found = json.loads((tiny.folder / "strong-small-search-0.json").read_text())
     assert 0 <= found["standing"] <= 10
+
+
+def test_strong_beside_autoattack(tiny):
+    """More images standing and the share of its time, against the goals."""
+    folder = {"autoattack-small-0": (4, 10.0), "strong-small-search-0": (5, 2.0)}
+    for key, (standing, seconds) in folder.items():
+        tiny.checkpoint(
+            key, lambda s=standing, t=seconds: {"standing": s, "seconds": t}
+        )
+    kept = dataclasses.replace(tiny, start_runs=False)
+    rows = attack_rows.strong(kept)
+    assert [row.value for row in rows] == [1, 0.2, None]
+    assert [row.verdict for row in rows] == ["met", "met", ""]
+    assert "not run yet" in rows[2].note
+
+
+def test_nothing_is_started_where_nothing_may_be(tiny):
+    """A line says what was not run; no checkpoint is written for the group."""
+    kept = dataclasses.replace(tiny, start_runs=False)
+    found = command.measure(kept, "memory")
+    (row,) = found["rows"]
+    assert row["verdict"] == "not measured"
+    assert not list(tiny.folder.glob("*.json"))
 
 
 def test_exact_rows(tiny):
@@ -177,7 +201,7 @@ def test_command(tiny, monkeypatch, capsys, tmp_path):
         return [Row("toy", "setting", "measure", len(calls), "<= 1")]
 
     monkeypatch.setattr(command, "GROUPS", {"toy": group})
-    monkeypatch.setattr(command, "Config", lambda dataset: tiny)
+    monkeypatch.setattr(command, "Config", lambda dataset, **options: tiny)
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(tiny.dataset.__class__, "__str__", lambda self: "ten digits")
     monkeypatch.setenv("ADVLIB_DATASET", "digits")
