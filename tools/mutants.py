@@ -1,0 +1,291 @@
+"""Plant known bugs, one at a time, in a copy of the package: do the tests see them?
+
+    python tools/mutants.py           # all of them, a table, exit 1 if one survives
+    python tools/mutants.py padding   # those whose name contains a word
+
+A bug is a text of one file that is replaced; it must occur there exactly once, which
+``tests/test_mutants.py`` checks, so that the list does not rot. The working tree is
+never touched. The tests of each bug run until the first that fails, in a forked process
+(so not on Windows).
+"""
+
+import importlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BOUNDS = ("tests/test_bounds.py", "tests/test_sandwich.py")
+SANDWICH = ("tests/test_sandwich.py",)
+EXACT = ("tests/test_exact.py", "tests/test_sandwich.py")
+ATTACKS = ("tests/test_attacks.py", "tests/test_sandwich.py")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug: in ``file``, ``old`` becomes ``new``; ``tests`` should fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = BOUNDS
+
+    def source(self, root: Path = ROOT) -> str:
+        """Return the changed file's text; raises unless ``old`` occurs once."""
+        text = (root / self.file).read_text()
+        if text.count(self.old) != 1 or self.old == self.new:
+            raise ValueError(f"{self.name}: {text.count(self.old)} matches, not one")
+        return text.replace(self.old, self.new)
+
+
+MUTANTS = [
+    Mutant(
+        "bias dropped (dense)",
+        "advlib/bounds.py",
+        "constant = constant + rows.weight @ layer.bias\n",
+        "constant = constant + 0\n",
+    ),
+    Mutant(
+        "bias dropped (convolution)",
+        "advlib/bounds.py",
+        "constant = constant + weight.sum((-2, -1)) @ layer.bias",
+        "constant = constant + 0",
+    ),
+    Mutant(
+        "one slope's sign",
+        "advlib/bounds.py",
+        "weight = torch.where(weight > 0, lower, upper) * weight",
+        "weight = torch.where(weight > 0, -lower, upper) * weight",
+    ),
+    Mutant(
+        "lines above and below exchanged",
+        "advlib/bounds.py",
+        "weight = torch.where(weight > 0, lower, upper) * weight",
+        "weight = torch.where(weight < 0, lower, upper) * weight",
+    ),
+    Mutant(
+        "l and u swapped",
+        "advlib/bounds.py",
+        "            lines.append(relaxation(*box, rule=rule))\n",
+        "            lines.append(relaxation(*box[::-1], rule=rule))\n",
+    ),
+    Mutant(
+        "l and u swapped (chord)",
+        "advlib/bounds.py",
+        "offset=torch.where(unstable, -slope * lower, 0.0)",
+        "offset=torch.where(unstable, slope * upper, 0.0)",
+    ),
+    Mutant(
+        "a lower slope of 1.1",
+        "advlib/bounds.py",
+        'below = slope if rule == "dual" else (upper > -lower).to(lower)',
+        'below = slope if rule == "dual" else 1.1 * (upper > -lower).to(lower)',
+    ),
+    Mutant(
+        "wrong padding (patches)",
+        "advlib/bounds.py",
+        "padding = (rows.padding[0] * s + p, rows.padding[1] * t + q)",
+        "padding = (rows.padding[0] * s, rows.padding[1] * t)",
+    ),
+    Mutant(
+        "wrong padding (far edge)",
+        "advlib/bounds.py",
+        "extra.append(max(shape[1 + i] + 2 * layer.padding[i] - reach, 0))",
+        "extra.append(max(shape[1 + i] + layer.padding[i] - reach, 0))",
+    ),
+    Mutant(
+        "padding counts as a pixel",
+        "advlib/bounds.py",
+        "weight = weight * rows.pick(weight.new_ones(len(weight), 1, *out))",
+        "weight = weight * 1",
+    ),
+    Mutant(
+        "last-layer fold transposed (z_j - z_y)",
+        "advlib/bounds.py",
+        "value = (spec @ layer(center)[..., None])[..., 0]",
+        "value = (-spec @ layer(center)[..., None])[..., 0]",
+    ),
+    Mutant(
+        "last-layer fold transposed (weights of another class)",
+        "advlib/bounds.py",
+        "pair = spec.argmax(2) * len(layer.weight) + spec.argmin(2)",
+        "pair = spec.argmax(2) * len(layer.weight) + spec.argmin(2).flip(1)",
+    ),
+    Mutant(
+        "weights transposed where they are square",
+        "advlib/bounds.py",
+        "weight=rows.weight @ layer.weight, constant",
+        "weight=rows.weight @ (layer.weight.T if layer.in_features == "
+        "layer.out_features else layer.weight), constant",
+    ),
+    Mutant(
+        "box not intersected",
+        "advlib/bounds.py",
+        "return (lower.clamp(min=0), upper.clamp(max=1)) if box else (lower, upper)",
+        "return lower, upper",
+    ),
+    Mutant(
+        "another image's intermediate bound",
+        "advlib/bounds.py",
+        "            box = tighten(step.index, before, *box, lines)\n",
+        "            box = tighten(step.index, before, *box, lines)\n"
+        "            box = box[0].roll(1, 0), box[1].roll(1, 0)\n",
+    ),
+    Mutant(
+        "another image's given bounds",
+        "advlib/bounds.py",
+        "[(low[part], up[part]) for low, up in pre]",
+        "[(low[part].roll(1, 0), up[part].roll(1, 0)) for low, up in pre]",
+    ),
+    Mutant(
+        "a bound rounded up by 1e-3",
+        "advlib/bounds.py",
+        "return value - rows.dot(rows.weight.abs(), radius)",
+        "return value - rows.dot(rows.weight.abs(), radius) + 1e-3",
+    ),
+    Mutant(
+        "the sign of a multiplier ignored",
+        "advlib/bounds.py",
+        "weight = weight + _facing(push, rows)",
+        "weight = weight + _facing(push, rows).abs()",
+        (*BOUNDS, "tests/test_branch_and_bound.py"),
+    ),
+    Mutant(
+        "a timed-out incumbent reported",
+        "advlib/exact.py",
+        "    if problem.is_mixed_integer():\n        return proven_bound(problem)",
+        "    if problem.is_mixed_integer():\n        return float(problem.value)",
+        EXACT,
+    ),
+    Mutant(
+        "the integer program without bias",
+        "advlib/exact.py",
+        "value = weight @ value[0], weight @ value[1] + bias.numpy()",
+        "value = weight @ value[0], weight @ value[1]",
+        EXACT,
+    ),
+    Mutant(
+        "the linear program's triangle too small",
+        "advlib/relaxations.py",
+        "program.add(chord, -infinite, -slope * low)",
+        "program.add(chord, -infinite, -0.9 * slope * low)",
+        SANDWICH,
+    ),
+    Mutant(
+        "a certificate's interval not checked",
+        "advlib/certificates.py",
+        "        _check_interval(k, claim, layers[: k + 1], shared, before, box)\n",
+        "",
+        (*SANDWICH, "tests/test_certificates.py"),
+    ),
+    Mutant(
+        "off the ball by 1e-3",
+        "advlib/attacks.py",
+        "radius = x.detach(), torch.inf if eps is None else eps",
+        "radius = x.detach(), torch.inf if eps is None else eps + 1e-3",
+        ATTACKS,
+    ),
+    Mutant(
+        "wrong units",
+        "advlib/attacks.py",
+        "radius = x.detach(), torch.inf if eps is None else eps",
+        "radius = x.detach(), torch.inf if eps is None else eps / 255",
+        ATTACKS,
+    ),
+    Mutant(
+        "clamp inside the graph",  # hardtanh: no gradient at 0 and 1
+        "advlib/attacks.py",
+        "        logits = model(x)\n        if check:",
+        "        logits = model(F.hardtanh(x, 0.0, 1.0))\n        if check:",
+        ATTACKS,
+    ),
+]
+
+
+def planted(mutant: Mutant, folder: Path) -> None:
+    """Copy package and tests to ``folder`` and plant the bug there."""
+    unchanged = shutil.ignore_patterns("__pycache__", "weights", "results")
+    shutil.copytree(ROOT / "advlib", folder / "advlib", ignore=unchanged)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=unchanged)
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("weights", "results"):
+        if (ROOT / "advlib" / name).exists():
+            (folder / "advlib" / name).symlink_to(ROOT / "advlib" / name)
+    (folder / mutant.file).write_text(mutant.source())
+
+
+def first_failure(mutant: Mutant) -> str | None:
+    """Return the test that fails first, or None if all of them pass.
+
+    The tests run in a fork of this process: what it has imported, they need not.
+    Raises ``RuntimeError`` if the tests of the copy did not run, or ran elsewhere.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        planted(mutant, folder)
+        log = folder / "log.txt"
+        child = os.fork()
+        if child == 0:
+            run(folder, mutant.tests, log)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said = log.read_text()
+    if status == 0:
+        return None
+    failed = re.findall(r"^FAILED \S*?tests/(\S+)", said, re.MULTILINE)
+    if status != 1 or not failed:
+        raise RuntimeError(f"{mutant.name}: pytest ended {status}\n{said[-2000:]}")
+    return failed[0]
+
+
+def run(folder: Path, tests: tuple[str, ...], log: Path) -> None:
+    """Run ``tests`` of the copy in ``folder`` and end this process; 99: no copy."""
+    status = 99
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.chdir(folder)
+        sys.path.insert(0, str(folder))
+        for name in [n for n in sys.modules if n.split(".")[0] == "advlib"]:
+            del sys.modules[name]
+        found = importlib.import_module("advlib").__file__
+        if Path(found).resolve().is_relative_to(folder):
+            flags = ["-q", "-x", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
+            status = pytest.main([*flags, *tests])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(status))
+
+
+def main(words: list[str]) -> int:
+    """Print one line per bug; return how many were not caught."""
+    chosen = [m for m in MUTANTS if all(word in m.name for word in words)]
+    for name in ("cvxpy", "highspy", "scipy.optimize", "torch"):
+        importlib.import_module(name)  # once, for all forks
+    survived = 0
+    for mutant in chosen:
+        begin = time.perf_counter()
+        killer = first_failure(mutant)
+        survived += killer is None
+        said = f"caught by {killer}" if killer else "SURVIVED"
+        seconds = time.perf_counter() - begin
+        print(f"{mutant.name:<54} {seconds:5.0f} s  {said}", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} planted bugs caught")
+    return survived
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(sys.argv[1:]) else 0)
