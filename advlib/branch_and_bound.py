@@ -469,13 +469,13 @@ def _begin(
     search = _Search(net, x64, y, input_box(x64, eps, box=box))
     search.try_points(torch.arange(len(x)), x64)
     generator = torch.Generator().manual_seed(seed)
-    plans = [(attacks.cross_entropy, None), (_hinge, generator), (_hinge, generator)]
+    plans = [(attacks.cross_entropy, None), (_hinge, generator)]
     for loss, start in plans:
         left = (search.best > 0).nonzero()[:, 0]
         if eps == 0 or len(left) == 0:
             break
         delta = attacks.pgd_linf(
-            net, x64[left], y[left], eps, alpha=eps / 5, num_steps=15,
+            net, x64[left], y[left], eps, alpha=eps / 4, num_steps=10,
             generator=start, box=box, loss=loss,
         )  # fmt: skip
         points = (x64[left] + delta).clamp(
@@ -498,9 +498,8 @@ def _limits(
         raise ValueError("need max_nodes >= 1 and time_limit >= 0")
     deadline = time.perf_counter() + (math.inf if time_limit is None else time_limit)
     largest = max([math.prod(search.x.shape[1:]), *search.sizes])
-    return _Limits(
-        deadline, max_nodes, max(8, min(512, WORK // (16 * largest))), 8, tolerance
-    )
+    batch = max(8, min(512, WORK // (16 * largest)))
+    return _Limits(deadline, max_nodes, batch, 4, tolerance)
 
 
 def branch_and_bound(
@@ -615,7 +614,7 @@ class ExactError:
     @property
     def upper(self) -> float:
         """The share of images without a certificate; ``lower`` if all are decided."""
-        return 1 - self.number("certified") / self.n
+        return (self.n - self.number("certified")) / self.n
 
     @property
     def seconds(self) -> float:

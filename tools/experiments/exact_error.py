@@ -2,6 +2,8 @@
 
     python tools/experiments/exact_error.py error     exact_error.json
     python tools/experiments/exact_error.py scaling   exact_scaling.json
+    python tools/experiments/exact_error.py targets   exact_targets.json
+    python tools/experiments/exact_error.py tightness exact_tightness.json
 
 Branch and bound decides every image; the integer program (sign question) decides the
 same images where they are few, as a check. Times are CPU seconds of one thread; limits
@@ -18,7 +20,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from advlib import branch_and_bound, data, exact, models, results, training, zoo
+from advlib import (
+    bounds,
+    branch_and_bound,
+    data,
+    exact,
+    models,
+    relaxations,
+    results,
+    training,
+    zoo,
+)
 
 GRID = {
     "small": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08],
@@ -26,12 +38,14 @@ GRID = {
     "small_ibp": [0.02, 0.05, 0.08, 0.1, 0.12, 0.15],
 }
 IMAGES, LIMIT = 100, 120.0
-MILP_IMAGES, MILP_LIMIT = 100, 120.0
+MILP_IMAGES, MILP_LIMIT = 50, 60.0
 MILP_GRID = {"small": [0.05], "small_pgd": [0.1], "small_ibp": [0.15]}
-WIDTHS, DEPTHS = [10, 20, 40, 80, 160], [1, 2, 3, 4, 5]
-RADII = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]
-SCALING_IMAGES, SCALING_LIMIT = 10, 60.0
-BASE = (40, 2, 0.03)  # width, depth and eps while the other two vary
+WIDTHS, DEPTHS = [10, 20, 40, 80, 160, 320], [1, 2, 3, 4, 5, 6]
+RADII = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08]
+SCALING_IMAGES, SCALING_LIMIT = 10, 30.0
+TARGET_EPS, TARGET_LIMIT = [0.05, 0.1], 120.0  # one image, each wrong class
+TIGHT_IMAGES, TIGHT_EPS = [0, 4, 5, 12], 0.05  # of these CROWN leaves some class open
+BASE = (40, 2, 0.05)  # width, depth and eps while the other two vary
 
 
 def timed(verify: Callable, model: nn.Module, x: Tensor, y: Tensor, eps: float,
@@ -99,49 +113,129 @@ def trained(width: int, depth: int, dataset: data.Dataset) -> nn.Sequential:
 
 
 def scaling(dataset: data.Dataset, cache: Path) -> list[dict]:
-    """Return one row for each width, depth and radius, by both methods."""
+    """Return one row for each width, depth and radius, by both methods.
+
+    Along each axis a method stops after the first value at which it leaves more than
+    half of the images undecided: beyond that there is only more waiting.
+    """
     width, depth, eps = BASE
-    plan = [("width", w, depth, eps) for w in WIDTHS]
-    plan += [("depth", width, d, eps) for d in DEPTHS]
-    plan += [("eps", width, depth, e) for e in RADII]
+    axes = {
+        "width": [(w, depth, eps) for w in WIDTHS],
+        "depth": [(width, d, eps) for d in DEPTHS],
+        "eps": [(width, depth, e) for e in RADII],
+    }
     rows, networks = [], {}
-    for axis, w, d, e in plan:
-        if (w, d) not in networks:
-            networks[w, d] = trained(w, d, dataset)
-        model = networks[w, d]
-        with torch.no_grad():
-            right = model(dataset.test[0][:200]).argmax(1) == dataset.test[1][:200]
-        index = right.nonzero()[:SCALING_IMAGES, 0]
-        x, y = (part[index] for part in (dataset.test[0][:200], dataset.test[1][:200]))
-        for method, verify in VERIFIERS.items():
-            made = kept(
-                cache,
-                f"scaling-{w}-{d}-{e}-{method[0]}",
-                lambda m=model, v=verify, e=e, x=x, y=y: timed(
-                    v, m, x, y, e, SCALING_LIMIT
-                ),
-            )
-            row = {"axis": axis, "width": w, "depth": d, "eps": e, "method": method}
-            rows.append(row | made)
+    for axis, plan in axes.items():
+        for method in VERIFIERS:
+            for w, d, e in plan:
+                if (w, d) not in networks:
+                    networks[w, d] = trained(w, d, dataset)
+                row = {"axis": axis, "width": w, "depth": d, "eps": e}
+                row |= {"method": method}
+                row |= scaling_row(networks[w, d], row, dataset, cache)
+                rows.append(row)
+                if 2 * row["status"].count("u") > SCALING_IMAGES:
+                    break
     return rows
 
 
+def scaling_row(
+    model: nn.Module, row: dict, dataset: data.Dataset, cache: Path
+) -> dict:
+    """Return what one method says of the first images that ``model`` gets right."""
+    x, y = (part[:200] for part in dataset.test)
+    with torch.no_grad():
+        index = (model(x).argmax(1) == y).nonzero()[:SCALING_IMAGES, 0]
+    name = "scaling-{width}-{depth}-{eps}-{method}".format(**row)
+    verify = VERIFIERS[row["method"]]
+    return kept(
+        cache,
+        name.replace(" ", "_"),
+        lambda: timed(verify, model, x[index], y[index], row["eps"], SCALING_LIMIT),
+    )
+
+
+def margin_row(one: tuple, target: int, pre: list, model: nn.Module) -> dict:
+    """Return what the integer program finds for one image and class, and its time."""
+    x, y, eps = one
+    began = time.process_time()
+    found = exact.milp_margin(
+        model, x, y, target, eps, pre=pre, time_limit=TARGET_LIMIT
+    )
+    row = {"target": target, "bound": found.bound, "margin": found.margin}
+    row |= {"status": found.status, "seconds": time.process_time() - began}
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def targets(dataset: data.Dataset, cache: Path) -> list[dict]:
+    """Return the nine smallest margins of the first test image, at two radii."""
+    model, (x, y), rows = zoo.load("small", dataset), dataset.test, []
+    for eps in TARGET_EPS:
+        corners = bounds.input_box(x[:1].double(), eps)
+        pre = relaxations.lp_bounds(model, *corners)
+        for target in range(dataset.num_classes):
+            if target == int(y[0]):
+                continue
+            path = cache / f"target-{eps}-{target}.json"
+            if not path.is_file():
+                row = margin_row((x[:1], y[:1], eps), target, pre, model)
+                path.write_text(json.dumps({"eps": eps} | row))
+                print(path.stem, row, flush=True)
+            rows.append(json.loads(path.read_text()))
+    return rows
+
+
+def tightness(dataset: data.Dataset, cache: Path) -> list[dict]:
+    """Return solve time and width for four choices of the big-M, class by class."""
+    model, (x, y), rows = zoo.load("small", dataset), dataset.test, []
+    for i in TIGHT_IMAGES:
+        one = x[i : i + 1], y[i : i + 1], TIGHT_EPS
+        crown = bounds.crown_margins(model, *one)[0]
+        crown[y[i]] = torch.inf
+        for method in ("lp", "crown", "interval", "naive"):
+            path = cache / f"tight-{i}-{method}.json"
+            if not path.is_file():
+                began = time.process_time()
+                if method == "lp":
+                    corners = bounds.input_box(one[0].double(), TIGHT_EPS)
+                    pre = relaxations.lp_bounds(model, *corners)
+                else:
+                    pre = exact.big_m_bounds(model, one[0], TIGHT_EPS, method=method)
+                row = {
+                    "image": i,
+                    "method": method,
+                    "crown": round(float(crown.min()), 4),
+                }
+                row["pre_seconds"] = round(time.process_time() - began, 4)
+                row["width"] = [round(float((u - low).mean()), 4) for low, u in pre]
+                row["unstable"] = [int(((low < 0) & (u > 0)).sum()) for low, u in pre]
+                row |= margin_row(one, int(crown.argmin()), pre, model)
+                path.write_text(json.dumps(row))
+                print(path.stem, row, flush=True)
+            rows.append(json.loads(path.read_text()))
+    return rows
+
+
+PARTS = {"error": error, "scaling": scaling, "targets": targets, "tightness": tightness}
+
+
 def main() -> None:
-    """Run one of the two experiments and write its record."""
+    """Run one of the experiments and write its record."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("which", choices=["error", "scaling"])
+    parser.add_argument("which", choices=PARTS)
     parser.add_argument("--cache", type=Path, default=Path("_build/exact"))
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     dataset = data.load("mnist")
-    rows = {"error": error, "scaling": scaling}[options.which](dataset, options.cache)
+    rows = PARTS[options.which](dataset, options.cache)
+    spent = [row["cpu"] if "cpu" in row else row["seconds"] for row in rows]
     results.save(
         f"exact_{options.which}",
         rows,
         command=f"python tools/experiments/exact_error.py {options.which}",
         seeds=[0],
         dataset=str(dataset),
-        seconds=sum(row["cpu"] for row in rows),
+        seconds=sum(spent),
     )
 
 
