@@ -12,10 +12,12 @@ one hidden layer allow it. A bound may exceed a value of the network only by rou
 import functools
 import itertools
 import math
+import warnings
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import cvxpy as cp
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
@@ -518,6 +520,37 @@ def test_the_integer_program_is_brute_force(seed):
             found = exact.milp_margin(*list(one)[:3], j, p.eps, box=p.box)
             assert found.bound == pytest.approx(float(least[j]), abs=1e-5)
             assert found.margin == pytest.approx(float(least[j]), abs=1e-5)
+
+
+@pytest.mark.parametrize("nodes", [1, 40])
+def test_a_stopped_solver_reports_what_it_has_proven(nodes, monkeypatch):
+    """Stopped after a few nodes, so that the clock does not matter: the bound is below
+    an attacked margin. What HiGHS leaves in the problem's value is above it, here 0
+    for want of any point or the incumbent: reported as a bound it would be false."""
+    model = models.seeded(models.mlp, (1, 3, 3), [16, 16, 8], 3, seed=2).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    x = torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(2)).double()
+    y, eps, values = model(x).argmax(1), 0.4, []
+    target = (int(y) + 1) % 3
+
+    def stop(problem: cp.Problem) -> str:
+        with warnings.catch_warnings():  # an inaccurate solution, or none
+            warnings.simplefilter("ignore", UserWarning)
+            problem.solve(solver=cp.HIGHS, mip_max_nodes=nodes)
+        values.append(problem.value)
+        return "limit"
+
+    monkeypatch.setattr(exact, "_run", stop)
+    found = exact.milp_margin(model, x, y, target, eps)
+    loss = functools.partial(attacks.targeted_loss, target=target)
+    delta = attacks.pgd_linf(model, x, y, eps, alpha=0.04, num_steps=60, loss=loss)
+    logits = model(x + delta)[0].detach()
+    attacked = float(logits[y] - logits[target])
+    assert found.status == "time_limit"
+    assert found.bound <= min(attacked, found.margin) + SOLVER
+    assert values[0] > attacked + 0.1  # the constant is small beside it
 
 
 # ------------------------------------------------------------------- exact arithmetic
