@@ -41,7 +41,8 @@ IMAGES, LIMIT = 100, 120.0
 MILP_IMAGES, MILP_LIMIT = 50, 60.0
 MILP_GRID = {"small": [0.05], "small_pgd": [0.1], "small_ibp": [0.15]}
 WIDTHS, DEPTHS = [10, 20, 40, 80, 160, 320], [1, 2, 3, 4, 5, 6]
-RADII = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08]
+RADII = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]
+MILP_DEPTH = 3  # deeper networks are left to branch and bound
 SCALING_IMAGES, SCALING_LIMIT = 10, 30.0
 TARGET_EPS, TARGET_LIMIT = [0.05, 0.1], 120.0  # one image, each wrong class
 TIGHT_IMAGES, TIGHT_EPS = [0, 4, 5, 12], 0.05  # of these CROWN leaves some class open
@@ -128,6 +129,8 @@ def scaling(dataset: data.Dataset, cache: Path) -> list[dict]:
     for axis, plan in axes.items():
         for method in VERIFIERS:
             for w, d, e in plan:
+                if method == "integer program" and d > MILP_DEPTH:
+                    break
                 if (w, d) not in networks:
                     networks[w, d] = trained(w, d, dataset)
                 row = {"axis": axis, "width": w, "depth": d, "eps": e}
