@@ -117,6 +117,43 @@ def cnn_small(shape: Shape, num_classes: int = 10) -> nn.Sequential:
     )
 
 
+def cnn_shallow(shape: Shape, num_classes: int = 10) -> nn.Sequential:
+    """Return two convolutions with batch-norm, then 100 units; arguments as ``mlp``.
+
+    The parameters behind the first layer have the same sizes for every ``shape``.
+    """
+    return _pooled([(shape[0], 32, 4, 2), (32, 32, 4, 2)], 4, num_classes)
+
+
+def cnn_deep(shape: Shape, num_classes: int = 10) -> nn.Sequential:
+    """Return four convolutions with batch-norm, then 100 units; arguments as ``mlp``.
+
+    The parameters behind the first layer have the same sizes for every ``shape``.
+    """
+    convs = [(shape[0], 32, 3, 1), (32, 48, 3, 1), (48, 48, 3, 1), (48, 64, 3, 1)]
+    return _pooled(convs, 2, num_classes)
+
+
+def _pooled(
+    convs: Sequence[tuple[int, int, int, int]], side: int, num_classes: int
+) -> nn.Sequential:
+    """Stack (in, out, kernel, stride) and pool to ``side`` x ``side``, then 100 units.
+
+    Without stride, the first two convolutions are followed by a max-pooling. The
+    memory layout of the weights makes training faster and changes nothing else.
+    """
+    layers: list[nn.Module] = []
+    for position, (i, o, kernel, stride) in enumerate(convs):
+        conv = nn.Conv2d(i, o, kernel, stride=stride, padding=1, bias=False)
+        layers += [conv, nn.BatchNorm2d(o), nn.ReLU()]
+        if stride == 1 and position < 2:
+            layers.append(nn.MaxPool2d(2))
+    layers += [nn.AdaptiveAvgPool2d(side), nn.Flatten()]
+    layers += [nn.Linear(convs[-1][1] * side**2, 100), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Linear(100, num_classes))
+    return model.to(memory_format=torch.channels_last)
+
+
 def seeded(build: Callable[..., nn.Module], *args, seed: int, **kwargs) -> nn.Module:
     """Return ``build(*args, **kwargs)`` initialised from ``seed``, in eval mode.
 

@@ -104,6 +104,8 @@ CNN_PGD = Recipe(
     num_steps=7,
     ramp=0.4,
 )
+CNN_SHALLOW = Recipe("cnn_shallow", epochs=8, drop_after=0.75, min_steps=400)
+CNN_DEEP = replace(CNN_SHALLOW, build="cnn_deep")
 RECIPES = {
     "linear": Recipe("linear"),
     "small": Recipe("small"),
@@ -124,6 +126,8 @@ RECIPES = {
     "cnn_small_pgd_0": CNN_PGD,
     "cnn_small_pgd_1": replace(CNN_PGD, seed=1),
     "cnn_small_pgd_2": replace(CNN_PGD, seed=2),
+    **{f"cnn_shallow_{i}": replace(CNN_SHALLOW, seed=i) for i in range(3)},
+    **{f"cnn_deep_{i}": replace(CNN_DEEP, seed=i) for i in range(3)},
 }
 
 
@@ -203,8 +207,9 @@ def remake(name: str, dataset: data.Dataset) -> dict:
     began = time.perf_counter()
     model = train(name, dataset)
     error = evaluation.clean_error(model, *dataset.test)
+    option = "" if dataset.name == "mnist" else f" --dataset {dataset.name}"
     record = {
-        "command": f"python -m advlib.zoo train {name}",
+        "command": f"python -m advlib.zoo train {name}{option}",
         "dataset": str(dataset),
         "recipe": asdict(_recipe(name)),
         "test_wrong": error.wrong,
