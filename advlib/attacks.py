@@ -8,13 +8,17 @@ pixel that touches the box.
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import Bounds, minimize
 from torch import Tensor, nn
 
-from advlib._check import NORMS, check_all
+from advlib._check import NORMS, check_all, check_eps, check_images
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -420,7 +424,7 @@ def _normalise(x: Tensor) -> Tensor:
     return torch.where(lengths > 0, x / lengths, 0.0)
 
 
-def _shrink(delta: Tensor, eps: float, order: int = 2) -> Tensor:
+def _shrink(delta: Tensor, eps: float | Tensor, order: int = 2) -> Tensor:
     """Scale images outside the ball into it, a few rounding errors inside the edge."""
     slack = 1 - 8 * torch.finfo(delta.dtype).eps
     lengths = _lengths(delta.double(), order)
@@ -460,6 +464,336 @@ def best_of(
         best_loss = torch.where(better, score, best_loss)
         fooled |= wrong
     return best
+
+
+# ------------------------------------------------------- the shortest perturbation
+
+Array = np.ndarray
+DECADES = 12  # the search over c gives up after so many factors of ten
+
+
+@dataclass(frozen=True)
+class Minimal:
+    """The shortest perturbation that an attack found, for each of N images.
+
+    With ``success`` (N,) bool the network says the target at ``x + delta``, which lies
+    in [0, 1]; elsewhere ``delta`` (N, ...) is zero and ``l2``, ``rms`` are NaN. ``c``
+    (N,) float64 is the weight at which it was found, NaN if there was none. A length
+    is an *upper* bound on the minimal distortion: another attack may find a shorter.
+    """
+
+    delta: Tensor
+    success: Tensor
+    c: Tensor
+
+    @property
+    def l2(self) -> Tensor:
+        """The length of each ``delta`` (N,) float64, in units of the pixels."""
+        lengths = _lengths(self.delta.double()).flatten()
+        return torch.where(self.success, lengths, torch.nan)
+
+    @property
+    def rms(self) -> Tensor:
+        """The root mean square change of a pixel: ``l2`` / sqrt(number of pixels)."""
+        return self.l2 / math.sqrt(self.delta[0].numel())
+
+
+def rescale(x: Tensor, delta: Tensor, rms: float) -> Tensor:
+    """Return ``delta`` times a factor, clipped to the box, with this ``rms``.
+
+    ``x`` (N, ...) in [0, 1], ``delta`` shaped as ``x``, ``rms`` the root mean square
+    over the pixels of each image, after clipping: so perturbations of several sources
+    can be compared at equal distortion. One that cannot become so large inside the box
+    ends at its edge; zero stays zero. Raises ``ValueError`` or ``TypeError`` for bad
+    ``x`` or ``rms``, and for a ``delta`` of another shape or not finite.
+    """
+    check_images(x)
+    check_eps(rms)
+    if delta.shape != x.shape or not delta.isfinite().all():
+        raise ValueError("need a finite delta, shaped as x")
+    peak = _like(delta.flatten(1).abs().amax(1), x)
+    far = torch.where(peak > 0, 1e6 * (delta / peak), 0.0)  # then projection scales
+    return _project_l2(far, rms * math.sqrt(x[0].numel()), *_room(x, True))
+
+
+class _Shortest:
+    """The shortest successful ``delta`` of each image so far, and its ``c``."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.delta = torch.zeros_like(x)
+        self.length = torch.full(x.shape[:1], torch.inf, device=x.device).double()
+        self.c = torch.full_like(self.length, torch.nan)
+
+    def keep(self, delta: Tensor, hit: Tensor, c: Tensor) -> None:
+        """Take over those of ``delta`` that hit and are shorter."""
+        length = _lengths(delta.double()).flatten()
+        better = hit & (length < self.length)
+        self.delta = torch.where(_like(better, delta), delta, self.delta)
+        self.length = torch.where(better, length, self.length)
+        self.c = torch.where(better, c, self.c)
+
+    def result(self) -> Minimal:
+        """Return what was kept."""
+        return Minimal(self.delta, self.length.isfinite(), self.c)
+
+
+def _check_aim(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    """Refuse bad input and a target that is predicted already; return the logits."""
+    check_all(model, x, target, 0.0, "l2")
+    with torch.no_grad():
+        logits = model(x)
+    _check_logits(logits, target)
+    if (logits.argmax(1) == target).any():
+        raise ValueError("a target equals the prediction: nothing is to be changed")
+    return logits
+
+
+def lbfgs(
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    *,
+    loss: str = "cross_entropy",
+    box: str = "bounds",
+    c: float = 1.0,
+    num_bisections: int = 8,
+    max_iter: int = 200,
+) -> Minimal:
+    """Return short perturbations with which ``model`` predicts ``target``.
+
+    Minimises ``c ||delta||_2^2 + loss(x + delta, target)`` with scipy's L-BFGS-B, image
+    by image in float64. ``x`` (N, ...) in [0, 1], ``target`` (N,) int64. The search
+    looks for the *largest* ``c`` that succeeds: decades from the given one, then
+    ``num_bisections`` of log c, each run of at most ``max_iter`` steps started from the
+    last success. ``loss`` "cross_entropy" is the paper's; "margin" is the square of
+    ``max(0, lead + 0.1)``, the lead of the best rival over the target as a share of
+    that at ``x``: its minimiser at the largest c is the shortest perturbation where
+    the lead is convex. ``box`` "bounds" keeps [0, 1] as a constraint, "clip" ignores it
+    and clips the result. An upper bound on the minimal distortion. Raises
+    ``ValueError`` or ``TypeError`` for bad input, a target that is the prediction
+    included, ``FloatingPointError`` for a loss or gradient that is not finite.
+    Szegedy et al. 2014, arXiv:1312.6199.
+    """
+    if loss not in ("cross_entropy", "margin") or box not in ("bounds", "clip"):
+        raise ValueError(f"unknown loss {loss!r} or box {box!r}")
+    if not 0 < c < math.inf or num_bisections < 0 or max_iter < 1:
+        raise ValueError("need 0 < c < inf, num_bisections >= 0, max_iter >= 1")
+    logits = _check_aim(model, x, target)
+    double = deepcopy(model).double().requires_grad_(False)
+    leads, best = margin_loss(logits, target).tolist(), _Shortest(x)
+    for i, (aim, lead) in enumerate(zip(target.tolist(), leads, strict=True)):
+        cost = _cross_entropy if loss == "cross_entropy" else _Hinge(lead)
+        one = _Penalised(model, double, x[i : i + 1].detach(), aim, cost, box, max_iter)
+        found = _search_c(one, c, num_bisections)
+        best.delta[i], best.length[i], best.c[i] = found
+    return best.result()
+
+
+class _Hinge:
+    """The squared hinge of the rivals' lead, and its gradient in the logits.
+
+    Both are measured by the lead at the start. The maximum over the rivals is smoothed
+    (log-sum-exp, 0.5 % of that lead), or L-BFGS stops where two of them tie.
+    """
+
+    def __init__(self, lead: float, kappa: float = 0.1, width: float = 0.005) -> None:
+        self.lead, self.kappa, self.width = max(lead, 1e-6), kappa, width
+
+    def __call__(self, logits: Array, target: int) -> tuple[float, Array]:
+        scaled = (logits - logits[target]) / (self.width * self.lead)
+        scaled[target] = -np.inf
+        top = scaled.max()
+        share = np.exp(scaled - top)
+        total = share.sum()
+        lead = self.width * (top + math.log(total)) + self.kappa
+        share /= total
+        share[target] = -1.0
+        over = max(lead, 0.0)
+        return over**2, 2 * over / self.lead * share
+
+
+def _cross_entropy(logits: Array, target: int) -> tuple[float, Array]:
+    """Return the cross-entropy and its gradient in the logits of one image."""
+    share = np.exp(logits - logits.max())
+    total = share.sum()
+    value = logits.max() + math.log(total) - logits[target]
+    share /= total
+    share[target] -= 1
+    return float(value), share
+
+
+class _Penalised:
+    """``c ||z - x||^2 + loss(z, target)`` of one image, flat, in float64, for scipy.
+
+    The parameters take no gradient, and the loss is differentiated by hand: one image
+    costs a forward and a backward pass and little else.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        double: nn.Module,
+        x: Tensor,
+        target: int,
+        cost: Callable[[Array, int], tuple[float, Array]],
+        box: str,
+        max_iter: int,
+    ) -> None:
+        self.model, self.double, self.x = model, double, x
+        self.target, self.cost, self.max_iter = target, cost, max_iter
+        self.start = x.double().flatten().cpu().numpy()
+        self.bounds = Bounds(0.0, 1.0) if box == "bounds" else None
+
+    def value(self, z: Array, c: float) -> tuple[float, Array]:
+        """Return value and gradient at the image ``z``, as L-BFGS needs them."""
+        point = torch.from_numpy(z).view_as(self.x).to(self.x.device)
+        with torch.enable_grad():
+            logits = self.double(point.requires_grad_())
+            loss, slope = self.cost(logits.detach()[0].cpu().numpy(), self.target)
+            seed = torch.from_numpy(slope)[None].to(logits)
+            (gradient,) = torch.autograd.grad(logits, point, seed)
+        r = z - self.start
+        gradient = 2 * c * r + gradient.flatten().cpu().numpy()
+        value = c * (r @ r) + loss
+        if not (math.isfinite(value) and np.isfinite(gradient).all()):
+            raise FloatingPointError("the loss or its gradient is not finite")
+        return value, gradient
+
+    def minimise(self, z: Array, c: float) -> tuple[Array, Tensor, bool]:
+        """Return the minimiser from ``z``, its ``delta``, and whether that succeeds."""
+        found = minimize(
+            self.value,
+            z,
+            (c,),
+            "L-BFGS-B",
+            jac=True,
+            bounds=self.bounds,
+            options={"maxiter": self.max_iter},
+        ).x
+        r = torch.from_numpy(found - self.start).view_as(self.x).to(self.x)
+        delta = r.clamp(-self.x, 1 - self.x)
+        with torch.no_grad():
+            hit = self.model(self.x + delta).argmax(1).item() == self.target
+        return found, delta, hit
+
+
+def _search_c(
+    one: _Penalised, c: float, num_bisections: int
+) -> tuple[Tensor, float, float]:
+    """Return the shortest success, its length and its c: delta 0, inf, NaN if none."""
+    low, high, z = 0.0, math.inf, one.start  # the largest success, the least failure
+    best = torch.zeros_like(one.x[0]), math.inf, math.nan
+    for _ in range(DECADES + num_bisections):
+        last, delta, hit = one.minimise(z, c)
+        length = float(_lengths(delta.double()))
+        if hit and length < best[1]:
+            best = delta[0], length, c
+        low, high = (c, high) if hit else (low, c)
+        if hit or low == 0:
+            z = last
+        if low == 0 or high == math.inf:
+            c *= 10 if hit else 0.1
+        elif (num_bisections := num_bisections - 1) < 0:
+            break
+        else:
+            c = math.sqrt(low * high)
+    return best
+
+
+def carlini_wagner_l2(
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    *,
+    c: float = 1.0,
+    num_searches: int = 9,
+    num_steps: int = 300,
+    lr: float = 0.02,
+) -> Minimal:
+    """Return short perturbations with which ``model`` predicts ``target``.
+
+    As ``lbfgs``, but ``||delta||_2^2 + c max(0, lead)``: the weight ``c`` stands before
+    the loss, so the search looks for the *smallest* one that succeeds, from the given
+    one by tens, then by halving. The image is ``(tanh(w) + 1) / 2``, in (0, 1) for
+    every w; Adam with ``lr`` makes ``num_steps`` steps for all ``x`` (N, ...) and
+    ``target`` (N,) at once, in each of ``num_searches`` rounds. Every point on the way
+    counts. An upper bound. Raises ``ValueError`` or ``TypeError`` for bad input, a
+    target that is the prediction included, ``FloatingPointError`` for a gradient that
+    is not finite. Carlini and Wagner 2017, arXiv:1608.04644.
+    """
+    if not 0 < c < math.inf or min(num_searches, num_steps) < 1 or not lr > 0:
+        raise ValueError("need 0 < c < inf, rounds and steps >= 1, lr > 0")
+    _check_aim(model, x, target)
+    x, best = x.detach(), _Shortest(x.detach())
+    weight = torch.full_like(best.c, c)
+    low, high = torch.zeros_like(weight), torch.full_like(weight, torch.inf)
+    for _ in range(num_searches):
+        w = torch.atanh((2 * x - 1) * (1 - 1e-5)).requires_grad_()
+        adam, ever = torch.optim.Adam([w], lr), torch.zeros_like(target).bool()
+        for _ in range(num_steps):
+            with torch.enable_grad():
+                delta = (w.tanh() + 1) / 2 - x
+                logits = model(x + delta)
+                lead = margin_loss(logits, target).clamp(min=0)
+                cost = delta.flatten(1).square().sum(1) + weight * lead
+                (w.grad,) = torch.autograd.grad(cost.sum(), w)
+            if not w.grad.isfinite().all():
+                raise FloatingPointError("the loss or its gradient is not finite")
+            hit = logits.argmax(1) == target
+            best.keep(delta.detach(), hit, weight)
+            ever |= hit
+            adam.step()
+        low, high = torch.where(ever, low, weight), torch.where(ever, weight, high)
+        weight = torch.where(high.isinf(), 10 * weight, (low + high) / 2)
+    return best.result()
+
+
+def _ahead(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the target's lead over its best rival: positive means success."""
+    return -margin_loss(logits, target)
+
+
+def minimal_pgd_l2(
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    *,
+    num_radii: int = 14,
+    num_steps: int = 100,
+) -> Minimal:
+    """Return short perturbations with which ``model`` predicts ``target``.
+
+    PGD in an l2 ball that raises the target's lead over its best rival, and a bisection
+    of the radius of each image's ball, ``num_radii`` times from the whole box: all of
+    ``x`` (N, ...) and ``target`` (N,) at once. A run takes ``num_steps`` steps from 2
+    radii down to 1 / 50 of one, and starts from the last point scaled to the ball;
+    every point on the way counts. No ``c``. An upper bound on the minimal distortion.
+    Raises ``ValueError`` or ``TypeError`` for bad input, a target that is the
+    prediction included, ``FloatingPointError`` for a gradient that is not finite.
+    """
+    if min(num_radii, num_steps) < 1:
+        raise ValueError("need at least one radius and one step")
+    _check_aim(model, x, target)
+    x, best = x.detach(), _Shortest(x.detach())
+    lower, upper = _room(x, True)
+    low, none = torch.zeros_like(best.length), torch.full_like(best.c, torch.nan)
+    high = torch.full_like(low, math.sqrt(x[0].numel()))
+    for _ in range(num_radii):
+        radius = (low + high) / 2
+        eps = _like(radius, x)
+        delta = _shrink(best.delta, eps)
+        for step in range(num_steps):
+            logits, gradient = _gradient(model, x + delta, target, _ahead)
+            if not gradient.isfinite().all():
+                raise FloatingPointError("the loss or its gradient is not finite")
+            best.keep(delta, logits.argmax(1) == target, none)
+            alpha = 2 * eps * 0.01 ** (step / max(num_steps - 1, 1))
+            moved = delta + (alpha * _normalise(gradient)).to(x)
+            delta = _shrink(moved.clamp(lower, upper), eps)
+        hit = best.length <= radius
+        low, high = torch.where(hit, low, radius), torch.where(hit, radius, high)
+        high = torch.minimum(high, best.length)
+    return best.result()
 
 
 def apgd(
@@ -756,3 +1090,102 @@ class _Record:
         fallen = torch.zeros_like(self.value, dtype=torch.bool)
         fallen[some] = fooled
         self.standing = self.standing[~fallen[self.standing]]
+
+
+def boundary_l2(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    target: int | Tensor,
+    *,
+    num_steps: int = 10,
+    max_step: float = 1.0,
+    num_halvings: int = 6,
+) -> Tensor:
+    """Return a short ``delta`` with which ``model`` predicts ``target``.
+
+    ``x`` (N, ...) in [0, 1], ``y`` (N,) int64, ``target`` one class or one per image.
+    Each of ``num_steps`` takes the target's lead over its best rival as linear and goes
+    towards the shortest point of the box at which it would vanish, by at most
+    ``max_step`` in l2. The shortest point that reached the target is kept, and pulled
+    back on its segment to ``x`` by ``num_halvings`` bisections. So its length is an
+    upper bound on the minimal distortion; exact for a linear model with two classes,
+    and cheap enough for training. Where no point reached the target, the last one is
+    returned. Raises ``ValueError`` or ``TypeError`` for bad input, and for a target
+    that is the label. Linearised like DeepFool (Moosavi-Dezfooli et al. 2016,
+    arXiv:1511.04599), from ``x`` anew at each step like FAB (Croce and Hein 2020).
+    """
+    check_all(model, x, y, 0.0, "l2")
+    if num_steps < 0 or num_halvings < 0 or not max_step > 0:
+        raise ValueError("need num_steps, num_halvings >= 0 and max_step > 0")
+    x, best = x.detach(), torch.zeros_like(x)
+    best_length = torch.full((len(x),), torch.inf).to(x)
+    delta, lower, upper = torch.zeros_like(x), *_room(x, True)
+    for step in range(num_steps + 1):
+        logits, slope = _gradient(model, x + delta, y, partial(_odds, target=target))
+        if step == 0:
+            _check_logits(logits, y)
+            target = _targets(logits, target)
+            if (target == y).any():
+                raise ValueError("a target is the label of its image")
+        if not slope.isfinite().all():
+            raise ValueError("a gradient is NaN or infinite: look at the weights")
+        lead, length = _lead(logits, y, target), _lengths(delta).flatten()
+        better = (lead >= 0) & (length < best_length)
+        best = torch.where(_like(better, x), delta, best)
+        best_length = torch.where(better, length, best_length)
+        if step < num_steps:
+            lead = _odds(logits, y, target)
+            onward = _least_step(slope, -1.01 * lead, lower - delta, upper - delta)
+            gain = (slope * delta).flatten(1).sum(1) - 1.01 * lead
+            anew = _least_step(slope, gain, lower, upper) - delta
+            delta = delta + _shrink(0.8 * onward + 0.2 * anew, max_step)
+    best = torch.where(_like(best_length.isinf(), x), delta, best)
+    return _pull_back(model, x, best, target, num_halvings)
+
+
+def _lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Return by how much the target is ahead of all others; ``y`` does not matter."""
+    return -margin_loss(logits, _targets(logits, target))
+
+
+def _odds(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Return the logarithm of p / (1 - p) for the target's probability p."""
+    target = _targets(logits, target)
+    others = logits.scatter(1, target[:, None], -torch.inf)
+    return _pick(logits, target) - others.logsumexp(1)
+
+
+def _least_step(slope: Tensor, gain: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Return the shortest point of the box with ``<slope, delta> >= gain``.
+
+    It is ``clamp(s * slope)``; the gain is concave and piecewise linear in s >= 0, so
+    that Newton's method from 0 comes from below and ends. Where no point gains enough,
+    the one that gains most.
+    """
+    g = slope.flatten(1)
+    size, cap = g.abs(), torch.where(g > 0, upper.flatten(1), -lower.flatten(1))
+    square, kink = size * size, cap / size.clamp(min=1e-30)  # a pixel stops at its kink
+    s = torch.zeros_like(g[:, :1])
+    for _ in range(g.shape[1] + 1):
+        rest = gain[:, None] - (square * kink.minimum(s)).sum(1, keepdim=True)
+        rate = (square * (kink > s)).sum(1, keepdim=True)
+        grown = torch.where((rate > 0) & (rest > 0), s + rest / rate, s)
+        if not (grown > s * (1 + 1e-4)).any():
+            break
+        s = grown
+    return (s * g).view_as(slope).clamp(lower, upper)
+
+
+def _pull_back(
+    model: nn.Module, x: Tensor, delta: Tensor, target: Tensor, num_halvings: int
+) -> Tensor:
+    """Shorten ``delta`` by bisection while the target stays ahead."""
+    low, high = torch.zeros(len(x)).to(x), torch.ones(len(x)).to(x)
+    for _ in range(num_halvings):
+        middle = (low + high) / 2
+        with torch.no_grad():
+            lead = _lead(model(x + _like(middle, x) * delta), target, target)
+        high = torch.where(lead >= 0, middle, high)
+        low = torch.where(lead >= 0, low, middle)
+    return _like(high, x) * delta
