@@ -49,16 +49,22 @@ class Residual(nn.Module):
         return self.body(x) + self.shortcut(x)
 
 
-def mlp(shape: Shape, hidden: Sequence[int], num_classes: int = 10) -> nn.Sequential:
-    """Return Flatten, then Linear and ReLU for each hidden width, then Linear.
+def mlp(
+    shape: Shape,
+    hidden: Sequence[int],
+    num_classes: int = 10,
+    *,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """Return Flatten, then Linear and activation for each hidden width, then Linear.
 
-    ``shape`` (C, H, W) of one image, ``num_classes`` logits. With ``hidden`` empty it
-    is a linear model.
+    ``shape`` (C, H, W) of one image, ``num_classes`` logits, ``activation`` makes the
+    layer after each of the ``hidden`` ones. With none of these it is a linear model.
     """
     widths = [math.prod(shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for i, o in pairwise(widths):
-        layers += [nn.Linear(i, o), nn.ReLU()]
+        layers += [nn.Linear(i, o), activation()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
 
 
@@ -96,6 +102,32 @@ def cnn(shape: Shape, num_classes: int = 10) -> nn.Sequential:
 def mlp_256(shape: Shape, num_classes: int = 10) -> nn.Sequential:
     """Return 784-256-256-10 (on MNIST); arguments as ``mlp``."""
     return mlp(shape, [256, 256], num_classes)
+
+
+def fc_100_100(shape: Shape, num_classes: int = 10) -> nn.Sequential:
+    """Return 784-100-100-10 (on MNIST) with sigmoid units; arguments as ``mlp``.
+
+    This and the next three are networks of Szegedy et al. 2013, arXiv:1312.6199.
+    """
+    return mlp(shape, [100, 100], num_classes, activation=nn.Sigmoid)
+
+
+def fc_200_200(shape: Shape, num_classes: int = 10) -> nn.Sequential:
+    """Return 784-200-200-10 (on MNIST), sigmoid units; arguments as ``mlp``."""
+    return mlp(shape, [200, 200], num_classes, activation=nn.Sigmoid)
+
+
+def fc_123_456(shape: Shape, num_classes: int = 10) -> nn.Sequential:
+    """Return 784-123-456-10 (on MNIST), sigmoid units; arguments as ``mlp``."""
+    return mlp(shape, [123, 456], num_classes, activation=nn.Sigmoid)
+
+
+def ae_400(shape: Shape, num_classes: int = 10) -> nn.Sequential:
+    """Return 784-400-10 (on MNIST), sigmoid units; arguments as ``mlp``.
+
+    The recipe of ``zoo`` trains the hidden layer as the encoder of an autoencoder.
+    """
+    return mlp(shape, [400], num_classes, activation=nn.Sigmoid)
 
 
 def cnn_small(shape: Shape, num_classes: int = 10) -> nn.Sequential:

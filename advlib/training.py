@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from advlib import bounds
+from advlib._check import check_model
 from advlib.attacks import Attack
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -63,6 +64,184 @@ class IntervalLoss:
         model.eval()
         margins = bounds.interval_margins(model, x, y, share * self.eps)
         return (1 - share / 2) * clean + share / 2 * F.cross_entropy(-margins, y)
+
+
+def toward_random_target(
+    attack: Callable[..., Tensor], num_classes: int, *, seed: int = 0
+) -> Attack:
+    """Return a targeted ``attack(model, x, y, target)`` as one on ``(model, x, y)``.
+
+    Each image gets one of the other ``num_classes`` - 1 classes, drawn from ``seed``.
+    Raises ``ValueError`` for fewer than two classes.
+    """
+    if num_classes < 2:
+        raise ValueError("a target needs a second class")
+    generator = torch.Generator().manual_seed(seed)
+
+    def aimed(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        shift = torch.randint(1, num_classes, y.shape, generator=generator)
+        return attack(model, x, y, (y + shift.to(y)) % num_classes)
+
+    return aimed
+
+
+def noise_as_long_as(attack: Attack, *, seed: int = 0) -> Attack:
+    """Return Gaussian noise, in the box, with each image's l2 length of ``attack``.
+
+    The control for what an attack adds to noise: the direction is drawn from ``seed``,
+    clipped to [0, 1] and scaled until what is left of it is as long as the attack's
+    perturbation (or as long as the box allows).
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        wanted = attack(model, x, y).flatten(1).norm(dim=1, keepdim=True)
+        draw = torch.randn(x.shape, generator=generator).to(x).flatten(1)
+        low, high = -x.flatten(1), 1 - x.flatten(1)
+        below, above = torch.zeros_like(wanted), 1e3 * torch.ones_like(wanted)
+        for _ in range(30):
+            scale = (below + above) / 2
+            length = (scale * draw).clamp(low, high).norm(dim=1, keepdim=True)
+            below = torch.where(length < wanted, scale, below)
+            above = torch.where(length < wanted, above, scale)
+        return (below * draw).clamp(low, high).view_as(x)
+
+    return noise
+
+
+class PoolLoss:
+    """Training with a pool of perturbed examples that is renewed all the time.
+
+    An objective for ``fit`` on an ``nn.Sequential``. Every ``every`` calls, the first
+    ``num_new`` images of the batch are perturbed by ``craft(tail, a, y)`` at the input
+    of each layer in ``layers`` (0: the image itself; ``tail``: the network from there
+    on, in eval mode, ``a`` its input, in [0, 1]) and enter the pool, which holds the
+    ``size`` newest. The loss is 1 - ``weight`` times the mean cross-entropy of the
+    batch plus ``weight`` times that of ``num_drawn`` pool items, drawn from ``seed``
+    for each layer, with their true labels. Hidden perturbations are added to the
+    activations that the *present* network has for the stored image. Raises
+    ``ValueError`` for bad numbers. The idea: Szegedy et al. 2013, arXiv:1312.6199.
+    """
+
+    def __init__(
+        self,
+        craft: Attack,
+        layers: Sequence[int] = (0,),
+        *,
+        size: int = 1000,
+        num_new: int = 100,
+        every: int = 10,
+        num_drawn: int = 50,
+        weight: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        numbers = (size - num_new, num_new - 1, every - 1, num_drawn - 1)
+        if min(numbers) < 0 or not 0 <= weight <= 1 or not layers or min(layers) < 0:
+            raise ValueError("need 1 <= num_new <= size, layers >= 0, weight in [0, 1]")
+        self.craft, self.layers, self.weight = craft, tuple(layers), weight
+        self.size, self.num_new, self.every = size, num_new, every
+        self.num_drawn, self.calls = num_drawn, 0
+        self.generator = torch.Generator().manual_seed(seed)
+        self.items: tuple[Tensor, ...] = ()  # x, y, call of entry, delta of each layer
+
+    def __len__(self) -> int:
+        """Return the number of examples in the pool; the newest are the last."""
+        return len(self.items[0]) if self.items else 0
+
+    def __call__(self, model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of ``model`` on the batch ``x``, ``y`` and pool: a scalar."""
+        if self.calls % self.every == 0:
+            self.renew(model, x[: self.num_new], y[: self.num_new])
+        self.calls += 1
+        loss = (1 - self.weight) * mean_cross_entropy(model, x, y)
+        for place in range(len(self.layers)):
+            shape = (self.num_drawn,)
+            drawn = torch.randint(len(self), shape, generator=self.generator)
+            logits = self._logits(model, place, drawn)
+            pool = F.cross_entropy(logits, self.items[1][drawn])
+            loss = loss + self.weight / len(self.layers) * pool
+        return loss
+
+    def renew(self, model: nn.Sequential, x: Tensor, y: Tensor) -> None:
+        """Perturb ``x``, ``y`` against ``model``, put them in, let the oldest go."""
+        training = model.training
+        model.eval()  # craft against the network that will be attacked
+        deltas = []
+        for layer in self.layers:
+            with torch.no_grad():
+                a = model[:layer](x)
+            deltas.append(self.craft(model[layer:].eval(), a, y).detach())
+        model.train(training)
+        new = (x, y, torch.full_like(y, self.calls), *deltas)
+        old = self.items or tuple(part[:0] for part in new)
+        self.items = tuple(
+            torch.cat(parts)[-self.size :] for parts in zip(old, new, strict=True)
+        )
+
+    def _logits(self, model: nn.Sequential, place: int, which: Tensor) -> Tensor:
+        """Return the logits at the items ``which``, perturbed at ``layers[place]``."""
+        layer, x = self.layers[place], self.items[0][which]
+        return model[layer:](model[:layer](x) + self.items[3 + place][which])
+
+    def fooled(self, model: nn.Sequential) -> Tensor:
+        """Return which examples ``model`` misclassifies: (layers, size), bool.
+
+        Against the network for which they were made nearly all; later ever fewer.
+        Raises ``ValueError`` for a ``model`` in train mode.
+        """
+        check_model(model)
+        every = torch.arange(len(self))
+        with torch.no_grad():
+            rows = [self._logits(model, k, every) for k in range(len(self.layers))]
+        return torch.stack(rows).argmax(2) != self.items[1]
+
+
+class DecayedLoss:
+    """The mean cross-entropy plus weight decay, one factor per layer.
+
+    Each fully connected layer with weights W and k units adds ``decay * |W|^2 / k``,
+    |W| the Frobenius norm; ``decays`` in the order of the layers.
+    """
+
+    def __init__(self, decays: Sequence[float]) -> None:
+        self.decays = decays
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of ``model`` on a batch ``x``, ``y``: a scalar.
+
+        Raises ``ValueError`` unless there is one factor for each layer.
+        """
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+        penalty = sum(
+            decay * layer.weight.square().sum() / layer.out_features
+            for decay, layer in zip(self.decays, layers, strict=True)
+        )
+        return mean_cross_entropy(model, x, y) + penalty
+
+
+class SparseReconstruction:
+    """What a sparse autoencoder minimises; its labels are ignored.
+
+    The network ends in (encoder, units, decoder), the units sigmoid, the decoder a
+    Linear of logits, one for each pixel. The cross-entropy of the pixels in [0, 1],
+    summed over the image, plus ``weight`` times the divergence, summed over the units,
+    of a mean activity of ``share`` from the one measured on the batch.
+    """
+
+    def __init__(self, share: float, weight: float) -> None:
+        self.share = share
+        self.weight = weight
+
+    def __call__(self, model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of ``model`` on a batch ``x``: a scalar; ``y`` is unused."""
+        hidden = model[:-1](x)
+        pixels = F.binary_cross_entropy_with_logits(
+            model[-1](hidden), x.flatten(1), reduction="sum"
+        )
+        active = hidden.mean(0).clamp(1e-4, 1 - 1e-4)
+        excess = self.share * (self.share / active).log()
+        excess = excess + (1 - self.share) * ((1 - self.share) / (1 - active)).log()
+        return pixels / len(x) + self.weight * excess.sum()
 
 
 def _show_progress() -> bool:

@@ -26,6 +26,8 @@ from advlib._vision import torchvision
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = WEIGHTS / "sha256.json"
+METHODS = ("pgd", "ibp", "autoencoder")
+PARTS = ("train", "all", "first half", "second half")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ class Recipe:
     ``num_steps`` of PGD from a random start with ``alpha = 2.5 eps / num_steps``, "ibp"
     on ``training.IntervalLoss``. The radius grows from 0 to ``eps`` over the first
     ``ramp`` (a share) of the updates. At least ``min_steps`` updates are made, so that
-    a small data set gets more epochs. Raises ``ValueError`` for another method.
+    a small data set gets more epochs. Method "autoencoder" first trains the layers
+    before the last as the encoder of a sparse autoencoder, for ``encoder_epochs``, then
+    only the last on labels. ``decay`` is that of ``training.DecayedLoss``. ``part``
+    says which images are trained on (see ``training_images``). Raises ``ValueError``
+    for another method or part.
     """
 
     build: str
@@ -51,10 +57,16 @@ class Recipe:
     min_steps: int = 1000
     method: str = "pgd"
     ramp: float = 0.0
+    decay: tuple[float, ...] = ()
+    part: str = "train"
+    encoder_epochs: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in ("pgd", "ibp"):
-            raise ValueError(f"method {self.method!r} is neither 'pgd' nor 'ibp'")
+        object.__setattr__(self, "decay", tuple(self.decay))  # a list, from JSON
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is none of {METHODS}")
+        if self.part not in PARTS:
+            raise ValueError(f"part {self.part!r} is none of {PARTS}")
 
     def rates(self, n: int) -> list[float]:
         """Return the learning rate of each epoch on ``n`` images."""
@@ -90,9 +102,11 @@ class Recipe:
 
     def objective(self, n: int = 1) -> training.Objective:
         """Return what is minimised over ``n`` images: cross-entropy, unless by IBP."""
-        if self.eps == 0 or self.method != "ibp":
-            return training.mean_cross_entropy
-        return training.IntervalLoss(self.eps, self._growth(n))
+        if self.eps > 0 and self.method == "ibp":
+            return training.IntervalLoss(self.eps, self._growth(n))
+        if self.decay:
+            return training.DecayedLoss(self.decay)
+        return training.mean_cross_entropy
 
 
 CNN_PGD = Recipe(
@@ -106,6 +120,16 @@ CNN_PGD = Recipe(
 )
 CNN_SHALLOW = Recipe("cnn_shallow", epochs=8, drop_after=0.75, min_steps=400)
 CNN_DEEP = replace(CNN_SHALLOW, build="cnn_deep")
+FC10 = Recipe("linear", epochs=60, drop_after=0.7, part="all", min_steps=4000)
+SIGMOID = Recipe(
+    "fc_100_100",
+    epochs=60,
+    lr=1.0,
+    drop_after=0.7,
+    min_steps=4000,
+    decay=(1e-5, 1e-5, 1e-6),
+    part="all",
+)
 RECIPES = {
     "linear": Recipe("linear"),
     "small": Recipe("small"),
@@ -128,6 +152,22 @@ RECIPES = {
     "cnn_small_pgd_2": replace(CNN_PGD, seed=2),
     **{f"cnn_shallow_{i}": replace(CNN_SHALLOW, seed=i) for i in range(3)},
     **{f"cnn_deep_{i}": replace(CNN_DEEP, seed=i) for i in range(3)},
+    "fc10_1e-4": replace(FC10, decay=(1e-4,)),
+    "fc10_1e-2": replace(FC10, decay=(1e-2,)),
+    "fc10_1": replace(FC10, decay=(1.0,)),
+    "fc_100_100": SIGMOID,
+    "fc_200_200": replace(SIGMOID, build="fc_200_200"),
+    "ae_400": replace(
+        SIGMOID,
+        build="ae_400",
+        method="autoencoder",
+        encoder_epochs=30,
+        epochs=100,
+        decay=(0.0, 1e-6),
+    ),
+    "fc_100_100_p1": replace(SIGMOID, part="first half"),
+    "fc_123_456_p1": replace(SIGMOID, build="fc_123_456", part="first half"),
+    "fc_100_100_p2": replace(SIGMOID, part="second half", seed=1),
 }
 
 
@@ -137,10 +177,47 @@ def _recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def training_images(name: str, dataset: data.Dataset) -> data.Split:
+    """Return the images and labels of ``dataset`` that network ``name`` is trained on.
+
+    Those of ``dataset.train``; for some recipes these with the validation images, all
+    of them or a half. Raises ``ValueError`` for an unknown name.
+    """
+    part = _recipe(name).part
+    if part == "train":
+        return dataset.train
+    pairs = zip(dataset.train, dataset.validation, strict=True)
+    x, y = (torch.cat(pair) for pair in pairs)
+    middle = len(x) // 2
+    keep = {"first half": slice(middle), "second half": slice(middle, None)}
+    return x[keep.get(part, slice(None))], y[keep.get(part, slice(None))]
+
+
+def _fit_encoder(model: nn.Sequential, x: Tensor, y: Tensor, recipe: Recipe) -> None:
+    """Train all but the last layer as a sparse autoencoder's encoder; freeze it."""
+    encoder, pixels = model[:-1], x[0].numel()
+    decoder = models.seeded(
+        nn.Linear, model[-1].in_features, pixels, seed=recipe.seed + 1
+    )
+    encoding = replace(recipe, epochs=recipe.encoder_epochs, lr=0.1)
+    rates = encoding.rates(len(y))
+    training.fit(
+        nn.Sequential(*encoder, decoder),
+        x,
+        y,
+        epochs=len(rates),
+        lr=rates,
+        batch_size=recipe.batch_size,
+        objective=training.SparseReconstruction(share=0.1, weight=1.0),
+        seed=recipe.seed,
+    )
+    encoder.requires_grad_(False)
+
+
 def train(
     name: str, dataset: data.Dataset, *, seed: int | None = None
 ) -> nn.Sequential:
-    """Train network ``name`` by its recipe on ``dataset.train``; eval mode.
+    """Train network ``name`` by its recipe on its images of ``dataset``; eval mode.
 
     ``seed`` replaces the recipe's. Raises ``ValueError`` for an unknown name.
     """
@@ -148,11 +225,15 @@ def train(
     seed = recipe.seed if seed is None else seed
     build = getattr(models, recipe.build)
     model = models.seeded(build, dataset.shape, dataset.num_classes, seed=seed)
-    n = len(dataset.train[1])
+    x, y = training_images(name, dataset)
+    n = len(y)
     rates = recipe.rates(n)
+    if recipe.method == "autoencoder":
+        _fit_encoder(model, x, y, replace(recipe, seed=seed))
     training.fit(
         model,
-        *dataset.train,
+        x,
+        y,
         epochs=len(rates),
         lr=rates,
         batch_size=recipe.batch_size,
@@ -160,7 +241,7 @@ def train(
         attack=recipe.attack(n),
         seed=seed,
     )
-    return model
+    return model.requires_grad_()
 
 
 def _file(name: str, dataset: str) -> Path:

@@ -213,6 +213,8 @@ ABOVE = {
     "lipschitz": FOUNDATION | {"bounds"},
     "certificates": FOUNDATION | {"bounds"},
     "smoothing": FOUNDATION,
+    "units": FOUNDATION,
+    "words": FOUNDATION | {"units", "results"},
     "training": INNER,
     "evaluation": INNER,
 }

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 
 import pytest
 import torch
@@ -317,3 +318,52 @@ def test_a_bar_where_a_person_watches(capsys, monkeypatch, way):
     assert "epochs" in err
     training.fit(model, x, y, epochs=2, lr=0.1, progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+# ----------------------------------------------------- weight decay, sparse encoders
+
+
+def test_decay_by_hand():
+    """One factor a layer, each square divided by that layer's number of units."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid(), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+        model[2].weight.copy_(torch.tensor([[2.0, -1.0]]))
+    x, y = torch.rand(3, 2), torch.zeros(3, dtype=torch.int64)
+    loss = training.DecayedLoss([0.1, 0.01])(model, x, y)
+    # one logit: the cross-entropy is 0
+    assert loss.item() == pytest.approx(0.1 * 14 / 2 + 0.01 * 5 / 1)
+
+
+def test_decay_needs_a_factor_for_each_layer():
+    """Two layers, one factor."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="longer"):
+        training.DecayedLoss([0.1])(model, torch.rand(1, 2), torch.tensor([0]))
+
+
+def test_sparse_reconstruction_by_hand():
+    """Grey pixels cost log 2 each; units at one half diverge from the share 1 / 4."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Sigmoid(), nn.Linear(3, 4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    x, y = torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
+    loss = training.SparseReconstruction(share=0.25, weight=2.0)(model, x, y)
+    divergence = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    assert loss.item() == pytest.approx(4 * math.log(2) + 2 * 3 * divergence)
+
+
+def test_sparse_training_lowers_the_activity():
+    """The penalty does what its name says, on real images."""
+    x, y = data.load("digits").train
+    activity = []
+    for weight in (0.0, 5.0):
+        layers = nn.Linear(64, 20), nn.Sigmoid(), nn.Linear(20, 64)
+        model = models.seeded(
+            lambda ls=layers: nn.Sequential(nn.Flatten(), *ls), seed=0
+        )
+        objective = training.SparseReconstruction(share=0.05, weight=weight)
+        training.fit(model, x, y, epochs=20, lr=0.1, objective=objective)
+        activity.append(model[:-1](x).mean().item())
+    assert activity[1] < 0.7 * activity[0]

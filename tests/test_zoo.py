@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import socket
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from advlib._vision import torchvision
 MODEST = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 ON_DISK = any((root / "MNIST/raw").is_dir() for root in data.roots())
 DIGITS = data.load("digits")
+TWO_SETS = [name for name in zoo.RECIPES if re.match("cnn_(shallow|deep)_", name)]
 
 
 def blank(name: str = "mnist", shape=(1, 28, 28)) -> data.Dataset:
@@ -66,6 +69,7 @@ def test_files_and_checksums_are_the_same_set():
     present = {path.name for path in zoo.WEIGHTS.iterdir()} - {zoo.CHECKSUMS.name}
     assert present == set(listed)
     names = {f"mnist-{name}.safetensors" for name in zoo.RECIPES}
+    names |= {f"cifar10_jpeg-{name}.safetensors" for name in TWO_SETS}
     assert present <= names
 
 
@@ -108,7 +112,45 @@ def test_committed_error_is_measured_again(name, mnist):
     committed(name)
     error = evaluation.clean_error(zoo.load(name, mnist), *mnist.test)
     assert abs(error.wrong - zoo.provenance(name)["test_wrong"]) <= 3
-    assert error.rate < 0.09
+    assert error.rate < {"fc10_1": 0.16}.get(name, 0.09)  # its decay is a heavy one
+
+
+@pytest.mark.parametrize("name", TWO_SETS)
+def test_the_same_recipe_on_natural_images(name, monkeypatch):
+    """CIFAR-10: digest, recipe, running statistics; another input layer, no more."""
+    path = zoo.WEIGHTS / f"cifar10_jpeg-{name}.safetensors"
+    assert path.stat().st_size < 400 * 1024
+    record = zoo.provenance(name, "cifar10_jpeg")
+    assert zoo.Recipe(**record["recipe"]) == zoo.RECIPES[name]
+    command = f"python -m advlib.zoo train {name} --dataset cifar10_jpeg"
+    assert record["command"] == command
+    assert record["dataset"].startswith("cifar10_jpeg: 45000 training")
+    monkeypatch.setattr(zoo, "train", None)
+    colour = zoo.load(name, blank("cifar10_jpeg", (3, 32, 32)))
+    grey = zoo.load(name, blank())
+    assert not any(module.training for module in colour.modules())
+    assert colour[1].running_mean.abs().max() > 0
+    assert not torch.equal(colour[1].running_var, torch.ones(32))
+    pairs = zip(colour.parameters(), grey.parameters(), strict=True)
+    assert [a.shape == b.shape for a, b in pairs].count(False) == 1
+
+
+@pytest.mark.parametrize("name", TWO_SETS)
+def test_committed_error_on_natural_images_is_measured_again(name):
+    """Within 10 of 10000 images; at most 27 % for the deeper, 40 % for the other."""
+    if not any((root / "cifar10_jpeg").is_dir() for root in data.roots()):
+        pytest.skip("the JPEG copy of CIFAR-10 is not on disk")
+    model = zoo.load(name, natural())
+    error = evaluation.clean_error(model, *natural().test)
+    stored = zoo.provenance(name, "cifar10_jpeg")
+    assert abs(error.wrong - stored["test_wrong"]) <= 10
+    assert error.rate < (0.27 if "deep" in name else 0.4)
+
+
+@cache
+def natural() -> data.Dataset:
+    """CIFAR-10 from its JPEG copy, decoded once."""
+    return data.load("cifar10_jpeg")
 
 
 # ------------------------------------------------------------------------- damage
@@ -188,7 +230,9 @@ def test_no_provenance_without_weights(own_folder):
 
 
 # on 8 x 8 pixels a certificate, or a radius of 0.3, costs more accuracy than on 28 x 28
-HARD_ON_DIGITS = {"small_ibp": 0.2} | {f"cnn_small_pgd_{i}": 0.4 for i in range(3)}
+HARD_ON_DIGITS = {"small_ibp": 0.2, "fc10_1": 0.3} | {
+    f"cnn_small_pgd_{i}": 0.4 for i in range(3)
+}
 
 
 @pytest.mark.parametrize("name", zoo.RECIPES)
@@ -242,7 +286,7 @@ def test_the_radius_of_the_training_attack_grows():
 
 def test_an_unknown_method_is_refused():
     """ValueError names those that exist."""
-    with pytest.raises(ValueError, match="'sgd' is neither 'pgd' nor 'ibp'"):
+    with pytest.raises(ValueError, match=r"'sgd' is none of.*'ibp'"):
         zoo.Recipe("linear", method="sgd")
 
 
@@ -412,3 +456,48 @@ def test_steps_are_a_thousand_at_least():
     recipe = zoo.Recipe("linear")
     updates = len(recipe.rates(n)) * math.ceil(n / recipe.batch_size)
     assert 1000 <= updates < 1000 + math.ceil(n / recipe.batch_size)
+
+
+# ------------------------------------------------------- networks of Szegedy et al.
+
+
+def test_halves_are_disjoint_and_cover_all():
+    """Two halves of the training and validation images; the test images in neither."""
+    whole = zoo.training_images("fc_100_100", DIGITS)
+    first = zoo.training_images("fc_100_100_p1", DIGITS)
+    second = zoo.training_images("fc_100_100_p2", DIGITS)
+    for k in (0, 1):
+        assert torch.equal(torch.cat([first[k], second[k]]), whole[k])
+        parts = [DIGITS.train[k], DIGITS.validation[k]]
+        assert torch.equal(torch.cat(parts), whole[k])
+    assert abs(len(first[1]) - len(second[1])) <= 1
+    assert zoo.training_images("linear", DIGITS) is DIGITS.train
+
+
+def test_recipes_refuse_an_unknown_method_or_part():
+    """The error names what there is."""
+    with pytest.raises(ValueError, match="autoencoder"):
+        zoo.Recipe("linear", method="magic")
+    with pytest.raises(ValueError, match="second half"):
+        zoo.Recipe("linear", part="third half")
+
+
+def test_encoder_stays_as_the_autoencoder_left_it(monkeypatch):
+    """Labels train only the last layer; afterwards all parameters are free again."""
+    brief = dataclasses.replace(
+        zoo.RECIPES["ae_400"], epochs=2, encoder_epochs=2, min_steps=1
+    )
+    monkeypatch.setitem(zoo.RECIPES, "ae_400", brief)
+    kept = []
+    fit_encoder = zoo._fit_encoder
+
+    def watched(model, *rest):
+        before = model[1].weight.detach().clone()
+        fit_encoder(model, *rest)
+        kept.extend([before, model[1].weight.detach().clone()])
+
+    monkeypatch.setattr(zoo, "_fit_encoder", watched)
+    model = zoo.train("ae_400", DIGITS)
+    assert not torch.equal(kept[0], kept[1])
+    assert torch.equal(kept[1], model[1].weight)
+    assert all(p.requires_grad for p in model.parameters())
