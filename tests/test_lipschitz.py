@@ -1,5 +1,7 @@
 """Lipschitz constants against dense matrices, sampled slopes and margins."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -130,3 +132,220 @@ def test_bad_input_is_refused():
     model.eval()[1].weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
         lipschitz.lipschitz_bound(model, (1, 5, 5))
+
+
+# ------------------------------------------- convolutions: circular, real, from below
+
+SHAPES = [
+    # kernel, stride, padding, groups, height, width
+    ((3, 3), (1, 1), (1, 1), 1, 6, 6),
+    ((4, 4), (2, 2), (1, 1), 1, 8, 8),
+    ((4, 4), (2, 2), (0, 0), 2, 6, 8),
+    ((2, 3), (2, 3), (1, 0), 1, 4, 9),
+    ((5, 5), (3, 1), (2, 2), 2, 9, 5),
+    ((1, 1), (2, 2), (0, 0), 1, 4, 4),
+]
+
+
+def convolution(case: tuple) -> nn.Conv2d:
+    """A random layer with 2 input and 4 output channels, float64."""
+    kernel, stride, padding, groups = case[:4]
+    options = {"stride": stride, "padding": padding, "groups": groups}
+    layer = models.seeded(nn.Conv2d, 2, 4, kernel, **options, seed=0)
+    return layer.double().requires_grad_(False)
+
+
+def circular_matrix(layer: nn.Conv2d, height: int, width: int) -> torch.Tensor:
+    """The matrix of the circular convolution, entry by entry from its definition."""
+    (down, right), (up, left) = layer.stride, layer.padding
+    out, inner, rows, columns = layer.weight.shape
+    high, wide = height // down, width // right
+    matrix = torch.zeros(out, high, wide, inner * layer.groups, height, width).double()
+    for o in range(out):
+        first = o // (out // layer.groups) * inner
+        for p in range(high):
+            for q in range(wide):
+                for a in range(rows):
+                    for b in range(columns):
+                        place = (p * down + a - up) % height, (q * right + b - left)
+                        target = matrix[o, p, q, first : first + inner]
+                        target[:, place[0], place[1] % width] += layer.weight[
+                            o, :, a, b
+                        ]
+    return matrix.flatten(3).flatten(0, 2)
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_circular_norm_against_the_explicit_matrix(case):
+    """Stride, padding and groups included: equal to the largest singular value."""
+    layer, (height, width) = convolution(case), case[4:]
+    exact = float(torch.linalg.matrix_norm(circular_matrix(layer, height, width), 2))
+    found = lipschitz.circular_norm(layer, (2, height, width))
+    assert found == pytest.approx(exact, rel=1e-10)
+
+
+def test_circular_norm_by_hand():
+    """A kernel of ones on a torus: its sum; with stride s, over the root of s * s."""
+    layer = nn.Conv2d(1, 1, 3, bias=False).double().requires_grad_(False)
+    layer.weight.fill_(1.0)
+    assert lipschitz.circular_norm(layer, (1, 6, 6)) == pytest.approx(9)
+    difference = nn.Conv2d(1, 1, (1, 2), bias=False).double().requires_grad_(False)
+    difference.weight.copy_(torch.tensor([[[[1.0, -1.0]]]]))
+    assert lipschitz.circular_norm(difference, (1, 1, 8)) == pytest.approx(2)
+    single = nn.Conv2d(1, 1, 1, stride=2, bias=False).double().requires_grad_(False)
+    single.weight.fill_(3.0)  # keeps every fourth pixel, three times as large
+    assert lipschitz.circular_norm(single, (1, 4, 4)) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_real_norm_from_both_sides(case):
+    """Power iteration <= dense matrix of the real layer <= circular, padded."""
+    layer, shape = convolution(case), (2, *case[4:])
+    weight, _ = models.affine_matrix(layer, shape)
+    exact = float(torch.linalg.matrix_norm(weight, 2))
+    below = lipschitz.power_norm(layer, shape)
+    above = lipschitz.circular_norm(layer, lipschitz.padded_shape(layer, shape))
+    assert below == pytest.approx(exact, rel=1e-4)
+    assert below <= exact * (1 + 1e-12)
+    assert exact <= above * (1 + 1e-12)
+    assert above <= 1.6 * exact
+
+
+def test_the_circle_of_the_same_size_is_no_bound():
+    """Differences on a circle of three are smaller, sums larger than the real ones."""
+    layer = nn.Conv2d(1, 1, (1, 2), padding=(0, 1), bias=False).double()
+    layer.requires_grad_(False)
+    for kernel, sign in [((1.0, -1.0), 1), ((1.0, 1.0), -1)]:
+        layer.weight.copy_(torch.tensor(kernel).view(1, 1, 1, 2))
+        weight, _ = models.affine_matrix(layer, (1, 1, 3))
+        real = float(torch.linalg.matrix_norm(weight, 2))
+        same = lipschitz.circular_norm(layer, (1, 1, 3))
+        assert sign * (real - same) > 0.1
+        padded = lipschitz.circular_norm(
+            layer, lipschitz.padded_shape(layer, (1, 1, 3))
+        )
+        assert padded >= real * (1 - 1e-12)
+
+
+def test_power_norm_of_dense_layers():
+    """The largest singular value, from below; a zero layer has norm 0."""
+    layer = models.seeded(nn.Linear, 9, 5, seed=0).requires_grad_(False)
+    exact = float(torch.linalg.matrix_norm(layer.weight.double(), 2))
+    steps = [lipschitz.power_norm(layer, (9,), num_steps=k) for k in (1, 3, 300)]
+    assert steps == sorted(steps)
+    assert steps[-1] == pytest.approx(exact)
+    assert steps[0] < 0.99 * exact
+    nn.init.zeros_(layer.weight)
+    assert lipschitz.power_norm(layer, (9,)) == 0
+
+
+def sigmoid_net(seed: int) -> nn.Sequential:
+    """Two sigmoid layers for inputs (1, 5, 5)."""
+
+    def build() -> nn.Sequential:
+        layers = [nn.Flatten(), nn.Linear(25, 9), nn.Sigmoid(), nn.Linear(9, 8)]
+        return nn.Sequential(*layers, nn.Sigmoid(), nn.Linear(8, 4))
+
+    return models.seeded(build, seed=seed).double().requires_grad_(False)
+
+
+def test_a_sigmoid_counts_a_quarter():
+    """The product by hand; the list of layers; a sigmoid's slope at 0 attains it."""
+    model = sigmoid_net(0)
+    norms = [float(torch.linalg.matrix_norm(model[i].weight, 2)) for i in (1, 3, 5)]
+    expected = norms[0] * norms[1] * norms[2] / 16
+    assert lipschitz.lipschitz_bound(model, (1, 5, 5)) == pytest.approx(expected)
+    listed = lipschitz.layer_norms(model, (1, 5, 5))
+    assert [name for name, _ in listed] == ["Linear", "Sigmoid"] * 2 + ["Linear"]
+    assert [value for _, value in listed] == pytest.approx(
+        [norms[0], 0.25, norms[1], 0.25, norms[2]]
+    )
+    single = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Sigmoid()).double().eval()
+    slopes = lipschitz.jacobian_norms(single, torch.zeros(1, 1).double())
+    assert float(slopes) == pytest.approx(lipschitz.lipschitz_bound(single, (1,)))
+
+
+def test_margins_of_a_sigmoid_net_hold_at_sampled_points():
+    """2000 points of the sphere."""
+    model, generator = sigmoid_net(1), torch.Generator().manual_seed(0)
+    x = torch.rand(1, 1, 5, 5, generator=generator).double()
+    y = model(x).argmax(1)
+    lower = lipschitz.lipschitz_margins(model, x, y, 0.5)
+    step = torch.randn(2000, 1, 5, 5, generator=generator).double()
+    step *= 0.5 / step.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    logits = model(x + step)
+    assert (logits[:, y] - logits >= lower - 1e-12).all()
+
+
+def test_layers_multiply_to_the_bound():
+    """With a residual sum and batch-norm folded, too."""
+    for model in networks():
+        listed = lipschitz.layer_norms(model, (1, 5, 5))
+        bound = lipschitz.lipschitz_bound(model, (1, 5, 5))
+        assert math.prod(value for _, value in listed) == pytest.approx(bound)
+
+
+def test_large_convolutions_get_a_tight_bound(monkeypatch):
+    """Above the dense norm, and nearer to it than the geometric mean of the sums."""
+    layer = models.seeded(nn.Conv2d, 3, 8, 4, stride=2, padding=1, seed=0).double()
+    exact = lipschitz.operator_norm(layer, (3, 12, 12))
+    monkeypatch.setattr(lipschitz, "DENSE", 0)
+    assert exact <= lipschitz.operator_norm(layer, (3, 12, 12)) <= 1.05 * exact
+
+
+def test_jacobian_norms_against_autograd():
+    """torch.autograd.functional.jacobian, image by image."""
+    for model in (networks()[0], networks()[3], sigmoid_net(0)):
+        x = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(1)).double()
+        found = lipschitz.jacobian_norms(model, x)
+        for image, norm in zip(x, found, strict=True):
+            dense = torch.autograd.functional.jacobian(model, image[None])
+            exact = torch.linalg.matrix_norm(dense.flatten(2)[0].flatten(1), 2)
+            assert float(norm) == pytest.approx(float(exact))
+
+
+def test_slopes_lie_between_jacobian_and_bound():
+    """Short steps give the Jacobian's norm, no step more than the product of norms."""
+    for model in (*networks(), sigmoid_net(0)):
+        x = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(1)).double()
+        short = lipschitz.steepest_slopes(model, x, length=1e-6)
+        local = lipschitz.jacobian_norms(model, x)
+        torch.testing.assert_close(short, local, rtol=1e-4, atol=0)
+        far = lipschitz.steepest_slopes(model, x, length=0.5)
+        assert (far <= lipschitz.lipschitz_bound(model, (1, 5, 5)) * (1 + 1e-9)).all()
+        first = lipschitz.steepest_slopes(model, x, length=0.5, num_steps=0)
+        assert (far >= first - 1e-12).all()
+
+
+def test_slopes_of_a_linear_model_are_its_norm():
+    """At every length: the leading direction is found at once."""
+    model = models.seeded(models.linear, (1, 5, 5), 4, seed=0).double()
+    x = torch.full((2, 1, 5, 5), 0.5).double()
+    exact = float(torch.linalg.matrix_norm(model[1].weight.detach(), 2))
+    for length in (0.1, 3.0):
+        found = lipschitz.steepest_slopes(model.eval(), x, length=length)
+        assert found.tolist() == pytest.approx([exact] * 2)
+
+
+def test_bad_convolutions_are_refused():
+    """Sizes, strides, layers, numbers of steps, modes."""
+    layer = nn.Conv2d(1, 1, 3, stride=2)
+    with pytest.raises(ValueError, match="divide"):
+        lipschitz.circular_norm(layer, (1, 5, 4))
+    with pytest.raises(ValueError, match="larger"):
+        lipschitz.circular_norm(layer, (1, 2, 2))
+    with pytest.raises(TypeError, match="Linear"):
+        lipschitz.circular_norm(nn.Linear(2, 2), (1, 2, 2))
+    with pytest.raises(TypeError, match="ReLU"):
+        lipschitz.power_norm(nn.ReLU(), (3,))
+    with pytest.raises(ValueError, match="num_steps"):
+        lipschitz.power_norm(layer, (1, 5, 5), num_steps=0)
+    model, x = networks()[0], torch.full((1, 1, 5, 5), 0.5).double()
+    with pytest.raises(ValueError, match="length"):
+        lipschitz.steepest_slopes(model, x, length=0.0)
+    with pytest.raises(ValueError, match="0, 1"):
+        lipschitz.jacobian_norms(model, x + 1)
+    with pytest.raises(ValueError, match="train mode"):
+        lipschitz.jacobian_norms(model.train(), x)
+    with pytest.raises(ValueError, match="train mode"):
+        lipschitz.layer_norms(model, (1, 5, 5))
