@@ -1139,7 +1139,8 @@ def boundary_l2(
             onward = _least_step(slope, -1.01 * lead, lower - delta, upper - delta)
             gain = (slope * delta).flatten(1).sum(1) - 1.01 * lead
             anew = _least_step(slope, gain, lower, upper) - delta
-            delta = delta + _shrink(0.8 * onward + 0.2 * anew, max_step)
+            move = _shrink(0.8 * onward + 0.2 * anew, max_step)
+            delta = (delta + move).clamp(lower, upper)
     best = torch.where(_like(best_length.isinf(), x), delta, best)
     return _pull_back(model, x, best, target, num_halvings)
 

@@ -109,6 +109,22 @@ def noise_as_long_as(attack: Attack, *, seed: int = 0) -> Attack:
     return noise
 
 
+def shortened(attack: Attack, length: float) -> Attack:
+    """Return ``attack`` with every perturbation cut to at most ``length`` in l2.
+
+    Raises ``ValueError`` unless ``length`` is positive.
+    """
+    if not length > 0:
+        raise ValueError(f"the length must be positive, not {length}")
+
+    def short(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        delta = attack(model, x, y)
+        lengths = delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.dim() - 1))
+        return delta * (length / lengths.clamp(min=length))
+
+    return short
+
+
 class PoolLoss:
     """Training with a pool of perturbed examples that is renewed all the time.
 
@@ -197,14 +213,16 @@ class PoolLoss:
 
 
 class DecayedLoss:
-    """The mean cross-entropy plus weight decay, one factor per layer.
+    """An ``objective``, the mean cross-entropy, plus weight decay: a factor per layer.
 
     Each fully connected layer with weights W and k units adds ``decay * |W|^2 / k``,
     |W| the Frobenius norm; ``decays`` in the order of the layers.
     """
 
-    def __init__(self, decays: Sequence[float]) -> None:
-        self.decays = decays
+    def __init__(
+        self, decays: Sequence[float], objective: Objective = mean_cross_entropy
+    ) -> None:
+        self.decays, self.objective = decays, objective
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of ``model`` on a batch ``x``, ``y``: a scalar.
@@ -216,7 +234,7 @@ class DecayedLoss:
             decay * layer.weight.square().sum() / layer.out_features
             for decay, layer in zip(self.decays, layers, strict=True)
         )
-        return mean_cross_entropy(model, x, y) + penalty
+        return self.objective(model, x, y) + penalty
 
 
 class SparseReconstruction:
