@@ -325,6 +325,25 @@ def imagenet_resnet50() -> tuple[nn.Sequential, list[str]]:
     return network.eval(), weights.meta["categories"]
 
 
+def imagenet_alexnet(*, download: bool = False) -> nn.Sequential:
+    """Return torchvision's pretrained AlexNet on [0, 1] images, layer after layer.
+
+    One flat ``Sequential``, so that any layer can be cut out; the input is
+    (N, 3, 224, 224) in [0, 1], normalisation is the first layer. Eval mode. Unless
+    ``download`` (about 244 MB) the weights must be in torch's cache: raises
+    ``FileNotFoundError`` if they are not, ``OSError`` without network.
+    """
+    kinds = torchvision().models
+    weights = kinds.AlexNet_Weights.IMAGENET1K_V1
+    place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not download and not place.is_file():
+        raise FileNotFoundError(f"no {place.name} in torch's cache: download=True")
+    network = kinds.alexnet(weights=weights)
+    normalize = models.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    layers = [*network.features, network.avgpool, nn.Flatten(), *network.classifier]
+    return nn.Sequential(normalize, *layers).eval()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m advlib.zoo`` with ``arguments``: list, or train NAME."""
     parser = argparse.ArgumentParser(prog="python -m advlib.zoo")

@@ -2,13 +2,18 @@
 
 import itertools
 import math
+from pathlib import Path
 
+import matplotlib as mpl
+import nbformat
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from advlib import models, units
+from advlib import data, models, units, zoo
+from advlib._vision import torchvision
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -437,3 +442,100 @@ def test_bad_ablations_raise(change, message):
         units.ablated_accuracy(rest, **given)
     with pytest.raises(ValueError, match="train mode"):
         units.ablated_accuracy(rest.train(), phi, y, torch.eye(5), [1])
+
+
+# --------------------------------------------------------- AlexNet and a folder
+
+
+@pytest.fixture
+def random_alexnet(monkeypatch, tmp_path):
+    """Let torchvision build AlexNet with random weights, a stand-in in the cache."""
+    kinds = torchvision().models
+    build = kinds.alexnet
+    name = Path(kinds.AlexNet_Weights.IMAGENET1K_V1.url).name
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / name).touch()
+
+    def alexnet(*, weights):
+        assert weights is kinds.AlexNet_Weights.IMAGENET1K_V1
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return build(weights=None)
+
+    monkeypatch.setattr(kinds, "alexnet", alexnet)
+    return alexnet
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 12 generated pictures, three classes, odd sizes, one of them grey."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        folder = tmp_path / "photos" / f"class_{i % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        sides = (40, 61) if i == 5 else (50 + i, 43, 3)
+        picture = Image.fromarray(rng.integers(256, size=sides, dtype=np.uint8))
+        picture.save(folder / f"{i:02}.{'png' if i % 2 else 'JPEG'}")
+    (tmp_path / "photos" / "class_0" / "notes.txt").touch()
+    return tmp_path / "photos"
+
+
+def test_alexnet_is_the_same_network_cut_into_layers(random_alexnet):
+    """Same logits as torchvision's module on images normalised by hand."""
+    weights = torchvision().models.AlexNet_Weights.IMAGENET1K_V1
+    model = zoo.imagenet_alexnet()
+    x = torch.rand(2, 3, 224, 224, generator=generator())
+    normalize = torchvision().transforms.functional.normalize
+    preset = weights.transforms()
+    with torch.no_grad():
+        whole = random_alexnet(weights=weights).eval()
+        expected = whole(normalize(x, preset.mean, preset.std))
+        assert torch.allclose(model(x), expected, atol=1e-5)
+    phi = units.features(model, x, -2)
+    assert phi.shape == (2, 4096)
+    assert phi.min() >= 0
+
+
+def test_alexnet_without_weights(monkeypatch, tmp_path):
+    """Nothing is downloaded unasked."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"alexnet.*download=True"):
+        zoo.imagenet_alexnet()
+
+
+def test_a_folder_of_images(photos):
+    """Classes are sub-folders; other files are left out; an empty one is refused."""
+    files, labels, names = data.image_folder(photos)
+    assert names == ["class_0", "class_1", "class_2"]
+    assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    x = data.read_images(files, 32)
+    assert x.shape == (12, 3, 32, 32)
+    assert 0 <= x.min() < x.max() <= 1
+    with pytest.raises(FileNotFoundError, match="no images"):
+        data.image_folder(photos / "class_0")
+
+
+def test_the_middle_is_cut_out(tmp_path):
+    """A 64 x 128 picture, dark but for its middle: scaled to 37, then 32 of it."""
+    pixels = np.zeros((64, 128, 3), np.uint8)
+    pixels[:, 32:96] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    x = data.read_images([tmp_path / "wide.png"], 32)
+    assert x.shape == (1, 3, 32, 32)
+    assert x.min() == 1  # 32 of 74 columns, all within the middle half
+
+
+def test_the_cell_of_the_chapter_runs(random_alexnet, photos, monkeypatch, capsys):
+    """With weights and folder present it draws; without the folder it says so."""
+    mpl.use("Agg")
+    chapter = Path(__file__).parent.parent / "chapters/09a_units_and_directions.ipynb"
+    cells = {c.id: c.source for c in nbformat.read(chapter, 4).cells}
+    space: dict = {}
+    exec(cells["first-cell"].split("\n\n")[0], space)
+    exec(cells["alexnet"], space)
+    for folder, said in ((None, "not run"), (photos, "purity")):
+        if folder:
+            monkeypatch.setenv("ADVLIB_IMAGENET_FOLDER", str(folder))
+        exec(cells["alexnet-run"], space)
+        assert said in capsys.readouterr().out
