@@ -159,12 +159,13 @@ def _inverse_root(values: Tensor, tolerance: float) -> Tensor:
     return torch.where(kept, values.clamp(min=1e-300).rsqrt(), 0.0)
 
 
-def live_units(phi: Tensor, *, share: float = 0.01) -> Tensor:
+def live_units(phi: Tensor, *, share: float = 0.05) -> Tensor:
     """Return which units of ``phi`` (N, n) say something: (n,), bool.
 
     A unit is dead if less than a ``share`` of the images lift it above its smallest
-    value (0 after a ReLU): it has no top images worth the name. Raises what
-    ``spectrum`` raises.
+    value (0 after a ReLU). A unit that is hardly ever on has no top images worth the
+    name; and its few large values, divided by a small deviation, would be the top
+    images of every random direction. Raises what ``spectrum`` raises.
     """
     _check_matrix(phi, "phi")
     return (phi > phi.amin(0)).double().mean(0) >= share

@@ -114,7 +114,7 @@ def test_overlap_by_hand():
 def test_live_units():
     """Dead: constant, or above its floor on too few images."""
     phi = torch.zeros(200, 3)
-    phi[:2, 1], phi[0, 2] = 1.0, 1.0
+    phi[:10, 1], phi[0, 2] = 1.0, 1.0
     assert units.live_units(phi).tolist() == [False, True, False]
     assert units.live_units(phi, share=0.005).tolist() == [False, True, True]
 

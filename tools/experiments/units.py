@@ -4,7 +4,8 @@ One command, about 20 minutes of CPU time: python tools/experiments/units.py
 Each network is one task, kept in CACHE when done, so that a run that was stopped goes
 on where it was. Two architectures x {MNIST, CIFAR-10} x three seeds, trained and
 untrained; FC100-100-10 at both hidden layers; raw pixels. Transforms are fitted on
-validation images, the images on top are test images.
+validation images, the images on top are test images. Units that are on for less than
+5 % of the validation images are left out, and directions are drawn among the others.
 """
 
 import argparse
@@ -36,15 +37,13 @@ ROWS, SHOWN = 5, 8  # pictures
 load = cache(data.load)
 
 
-def groups(phi: Tensor, live: Tensor, seed: int) -> dict[str, Tensor]:
+def groups(phi: Tensor, seed: int) -> dict[str, Tensor]:
     """Return the directions to compare in the space of ``phi``, by name."""
     n = phi.shape[1]
     draw = partial(units.random_directions, DIRECTIONS, n)
-    eye = torch.eye(n, dtype=torch.float64)
     axes = units.pca_directions(phi, min(10, n))
     return {
-        "units": eye[live],
-        "all_units": eye,
+        "units": torch.eye(n, dtype=torch.float64),
         "gaussian": draw(generator=torch.Generator().manual_seed(seed)),
         "uniform": draw(generator=torch.Generator().manual_seed(seed), kind="uniform"),
         "pca": torch.cat([axes, -axes]),
@@ -76,7 +75,7 @@ def measure(phi: Tensor, y: Tensor, directions: dict[str, Tensor], seed: int) ->
     return rows
 
 
-def shape_of(phi: Tensor, live: Tensor, seed: int) -> dict:
+def shape_of(phi: Tensor, seed: int) -> dict:
     """Return what needs no labels: spectrum, zeros and tails of units and directions.
 
     ``tails`` is the median excess kurtosis.
@@ -84,10 +83,9 @@ def shape_of(phi: Tensor, live: Tensor, seed: int) -> dict:
     values = units.spectrum(phi).clamp(min=0)
     generator = torch.Generator().manual_seed(seed)
     v = units.random_directions(DIRECTIONS, phi.shape[1], generator=generator)
-    along = {"units": phi[:, live].numpy(), "gaussian": (phi @ v.T).numpy()}
+    along = {"units": phi.numpy(), "gaussian": (phi @ v.T).numpy()}
     return {
-        "live": int(live.sum()),
-        "dimension": phi.shape[1],
+        "live": phi.shape[1],
         "spectrum": (values / values.sum())[:30].tolist(),
         "effective_dimension": units.effective_dimension(values),
         "zeros": {name: float((a == 0).mean()) for name, a in along.items()},
@@ -133,16 +131,18 @@ def source(dataset: str, network: str, seed: int, layer: int, trained: bool) -> 
     phi, y = units.features(model, loaded.test[0], layer), loaded.test[1]
     live = units.live_units(fitted)
     row = {"data": dataset, "network": network, "seed": seed, "layer": layer}
-    row |= {"trained": trained, "shape": shape_of(phi, live, seed), "kinds": {}}
+    row |= {"trained": trained, "width": len(live), "kinds": {}}
+    whole, mean = phi, fitted.mean(0)
+    phi, fitted = phi[:, live], fitted[:, live]  # the space of the live units
+    row["shape"] = shape_of(phi, seed)
     big = phi.shape[1] > 1000  # whitening thousands of pixels takes minutes
     for kind in [k for k in units.KINDS if not (big and k == "whitened")]:
         transform = units.fit_transform(fitted, kind)
-        directions = groups(transform(fitted), live, seed)
+        directions = groups(transform(fitted), seed)
         row["kinds"][kind] = measure(transform(phi), y, directions, seed)
     if trained and network != "pixels":
         rest, few = model[layer % len(model) + 1 :].eval(), slice(ABLATED)
-        mean = fitted.mean(0)
-        row["ablation"] = ablate(rest, phi[few], y[few], mean, live)
+        row["ablation"] = ablate(rest, whole[few], y[few], mean, live)
     return row
 
 
@@ -188,13 +188,13 @@ def pictures(network: str = "cnn_deep_0") -> list[dict]:
     loaded = load("cifar10_jpeg")
     model, (x, y) = zoo.load(network, loaded), loaded.test
     live = units.live_units(units.features(model, loaded.validation[0], -2))
-    phi = units.features(model, x, -2)
+    phi = units.features(model, x, -2)[:, live]
     eye = torch.eye(phi.shape[1], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     drawn = units.random_directions(ROWS, phi.shape[1], generator=generator)
     first = live.nonzero()[:ROWS, 0]
     rows = []
-    for kind, v in (("unit", eye[first]), ("random", drawn)):
+    for kind, v in (("unit", eye[:ROWS]), ("random", drawn)):
         for i, top in enumerate(units.top_images(phi, v, SHOWN)):
             name = f"unit {int(first[i])}" if kind == "unit" else f"random {i}"
             pure = float(units.purity(y[top][None])[0])
