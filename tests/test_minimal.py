@@ -4,13 +4,13 @@ import itertools
 import math
 from functools import partial
 
-import cvxpy as cp
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from advlib import attacks, data, models, zoo
+from advlib.exact import shortest_linear
 
 ATTACKS = {
     "cross-entropy": attacks.lbfgs,
@@ -37,20 +37,6 @@ def two_classes(dim: int, x: torch.Tensor, margin: float, seed: int) -> nn.Seque
     w = w / w.norm()
     bias = margin - float(w @ x.flatten())
     return affine(torch.stack([w / 2, -w / 2]), [bias / 2, -bias / 2])
-
-
-def program(model: nn.Module, x: torch.Tensor, target: int) -> float:
-    """The exact minimal distortion of a linear model: a quadratic program."""
-    weight, bias = (p.detach().double().numpy() for p in model[-1].parameters())
-    x = x.flatten().double().numpy()
-    r = cp.Variable(len(x))
-    lead = (weight[target] - weight) @ (x + r) + bias[target] - bias
-    limits = [np.delete(np.eye(len(bias)), target, 0) @ lead >= 0]
-    limits += [x + r >= 0, x + r <= 1]
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(r)), limits)
-    problem.solve(solver="CLARABEL")
-    assert problem.status == "optimal"
-    return math.sqrt(problem.value)
 
 
 def check_result(model, x, target, found) -> None:
@@ -100,12 +86,29 @@ def test_binary_linear_with_active_box(name, dim):
     margin = 0.6 * float(w @ room)
     model = two_classes(dim, x, margin, seed=dim + 1)
     exact = boxed(w, x[0].numpy(), margin)
-    assert exact == pytest.approx(program(model, x, 1), rel=1e-4)
     assert exact > 1.02 * margin  # the box does cost something
     target = torch.tensor([1])
+    solved = shortest_linear(model, x, target).item()
+    assert exact == pytest.approx(solved, rel=1e-4)
     found = ATTACKS[name](model, x, target)
     check_result(model, x, target, found)
     assert exact * (1 - 1e-6) <= found.l2.item() <= exact * SLACK.get(name, 1.01)
+
+
+def test_quadratic_program_with_three_classes():
+    """By hand: one rival binds, then both, then no point of the box will do."""
+    model = affine([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [0.6, 0.0, 0.0])
+    x = torch.tensor([[0.5, 0.2], [0.1, 0.9]]).double()
+    found = shortest_linear(model, x, torch.tensor([1, 1]))
+    # class 1 needs x_0 >= 0.6 and x_0 >= x_1: move to (0.6, 0.2), then to (0.6, 0.6)
+    assert found.tolist() == pytest.approx([0.1, math.hypot(0.5, 0.3)], rel=1e-5)
+    never = affine([[0.0, 0.0], [1.0, 0.0]], [1.5, 0.0])
+    assert shortest_linear(never, x, torch.tensor([1, 1])).isinf().all()
+    with pytest.raises(TypeError, match="linear"):
+        net = models.seeded(models.mlp, (1, 1, 2), [3], 2, seed=0)
+        shortest_linear(net, x.view(-1, 1, 1, 2), torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="classes"):
+        shortest_linear(never, x, torch.tensor([2, 1]))
 
 
 def test_clipping_on_three_pixels():
@@ -139,8 +142,7 @@ def fc10():
     x, y = x[right][:12], y[right][:12]
     g = torch.Generator().manual_seed(0)
     target = (y + torch.randint(1, 10, y.shape, generator=g)) % 10
-    exact = [program(model, a, int(t)) for a, t in zip(x, target, strict=True)]
-    return model, x, target, torch.tensor(exact)
+    return model, x, target, shortest_linear(model, x, target)
 
 
 def test_margin_version_is_exact_on_softmax_regression(fc10):
