@@ -32,6 +32,11 @@ TRAP = (
     "tests/test_attacks.py::test_pixels_at_the_edge_of_the_box_move",
     "tests/test_attacks.py::test_the_clamp_trap",
 )
+UNITS = ("tests/test_units.py",)
+WORDS = ("tests/test_words.py",)
+MINIMAL = ("tests/test_minimal.py",)
+LIPSCHITZ = ("tests/test_lipschitz.py",)
+POOL = ("tests/test_pool.py",)
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,83 @@ MUTANTS = [
         "        logits = model(x)\n        if check:",
         "        logits = model(F.hardtanh(x, 0.0, 1.0))\n        if check:",
         TRAP,
+    ),
+    Mutant(
+        "a random direction with entries in [0, 1]",
+        "advlib/units.py",
+        'draw = torch.randn if kind == "gaussian" else torch.rand',
+        "draw = torch.rand",
+        UNITS,
+    ),
+    Mutant(
+        "the purity of the rarest label",
+        "advlib/units.py",
+        "return _counts(labels).amax(1)",
+        "return _counts(labels).amin(1)",
+        UNITS,
+    ),
+    Mutant(
+        "one direction too many ablated",
+        "advlib/units.py",
+        "q[:, :k].T",
+        "q[:, : k + 1].T",
+        UNITS,
+    ),
+    Mutant(
+        "words compared with themselves",
+        "advlib/words.py",
+        "/ (k * (k - 1))",
+        "/ (k * k)",
+        WORDS,
+    ),
+    Mutant(
+        "compact vectors cut off, not rounded",
+        "advlib/words.py",
+        "numbers = (matrix / scale[:, None]).round()",
+        "numbers = (matrix / scale[:, None]).trunc()",
+        WORDS,
+    ),
+    Mutant(
+        "the paper's slip: the smallest c",
+        "advlib/attacks.py",
+        "low, high = (c, high) if hit else (low, c)",
+        "low, high = (low, c) if hit else (c, high)",
+        MINIMAL,
+    ),
+    Mutant(
+        "gradient of half the square",
+        "advlib/attacks.py",
+        "gradient = 2 * c * r + gradient",
+        "gradient = c * r + gradient",
+        MINIMAL,
+    ),
+    Mutant(
+        "clipped afterwards, no constraint",
+        "advlib/attacks.py",
+        'Bounds(0.0, 1.0) if box == "bounds" else None',
+        "None",
+        MINIMAL,
+    ),
+    Mutant(
+        "a stride that counts twice in Fourier space",
+        "advlib/lipschitz.py",
+        "float(norms.max()) / math.sqrt(down * right)",
+        "float(norms.max()) / (down * right)",
+        LIPSCHITZ,
+    ),
+    Mutant(
+        "a sigmoid flatter than it is",
+        "advlib/lipschitz.py",
+        "nn.Sigmoid: 0.25",
+        "nn.Sigmoid: 0.125",
+        LIPSCHITZ,
+    ),
+    Mutant(
+        "a pool that keeps the oldest",
+        "advlib/training.py",
+        "torch.cat(parts)[-self.size :]",
+        "torch.cat(parts)[: self.size]",
+        POOL,
     ),
 ]
 
