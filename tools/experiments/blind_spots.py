@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -67,6 +67,12 @@ def group(names: list[str], dataset: data.Dataset, n: int) -> tuple:
     return nets, *images(nets, *pool, n)
 
 
+@lru_cache
+def prepared(names: tuple[str, ...], dataset: str, n: int) -> tuple:
+    """Return ``group`` once for each process: reading the data takes a second."""
+    return group(list(names), data.load(dataset), n)
+
+
 def attack(
     cache: Path, names: list[str], name: str, method: str, n: int, first: int, ds: str
 ) -> dict[str, Tensor]:
@@ -75,7 +81,7 @@ def attack(
     if path.is_file():
         return load_file(path)
     torch.set_num_threads(1)
-    nets, x, _, target = group(names, data.load(ds), n)
+    nets, x, _, target = prepared(tuple(names), ds, n)
     part = slice(first, min(first + CHUNK, FEW.get(method, n)))
     found = METHODS[method](nets[name], x[part], target[part])
     tensors = {"delta": found.delta, "success": found.success, "c": found.c}
