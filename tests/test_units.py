@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from advlib import data, models, units, zoo
+from advlib import data, models, results, units, zoo
 from advlib._vision import torchvision
 
 
@@ -539,3 +539,64 @@ def test_the_cell_of_the_chapter_runs(random_alexnet, photos, monkeypatch, capsy
             monkeypatch.setenv("ADVLIB_IMAGENET_FOLDER", str(folder))
         exec(cells["alexnet-run"], space)
         assert said in capsys.readouterr().out
+
+
+# -------------------------------------------------------------------- the record
+
+
+def test_the_record_is_whole():
+    """Two data sets x two architectures x three seeds, trained and not; numbers fit."""
+    stored = results.load("units")["data"]
+    cells = {(r["data"], r["network"], r["trained"]) for r in stored["rows"]}
+    for dataset, build, seed, trained in itertools.product(
+        ("mnist", "cifar10_jpeg"),
+        ("cnn_shallow", "cnn_deep"),
+        range(3),
+        (True, False),
+    ):
+        assert (dataset, f"{build}_{seed}", trained) in cells
+    for row in stored["rows"]:
+        for found in row["kinds"].values():
+            for k, numbers in found.items():
+                assert all(1 / int(k) <= p <= 1 for p in numbers["purity"].values())
+                mean, low, high = numbers["difference"]
+                assert low < mean < high
+                purity = numbers["purity"]
+                assert mean == pytest.approx(
+                    purity["units"] - purity["gaussian"], abs=2e-4
+                )
+        if "raw" in row["kinds"] and "centred" in row["kinds"]:  # the same ranking
+            raw, centred = (row["kinds"][k]["8"]["purity"] for k in ("raw", "centred"))
+            assert raw["units"] == centred["units"]
+            assert raw["gaussian"] == pytest.approx(centred["gaussian"], abs=2e-3)
+    twelve = [r for r in stored["rows"] if "ablation" in r]
+    for row in twelve:
+        for center in ("mean", "zero"):
+            curves = np.array(row["ablation"][center]["units"])
+            assert curves.shape == (10, len(row["ablation"]["shares"]))
+            assert (curves[:, 0] == curves[0, 0]).all()  # nothing removed yet
+
+
+@pytest.mark.skipif(
+    not any((root / "MNIST/raw").is_dir() for root in data.roots()),
+    reason="MNIST's files are not on disk",
+)
+@pytest.mark.parametrize("network", ["cnn_shallow_1", "cnn_deep_2"])
+def test_a_cell_of_the_record_is_measured_again(network):
+    """Purity of units and of other random directions, from the committed weights."""
+    mnist, stored = data.load("mnist"), results.load("units")["data"]
+    (row,) = [
+        r
+        for r in stored["rows"]
+        if r["network"] == network and r["data"] == "mnist" and r["trained"]
+    ]
+    model, (x, y) = zoo.load(network, mnist), mnist.test
+    live = units.live_units(units.features(model, mnist.validation[0], -2))
+    phi = units.features(model, x, -2)[:, live]
+    assert phi.shape[1] == row["shape"]["live"]
+    v = units.random_directions(1000, phi.shape[1], generator=generator(99))
+    eye = torch.eye(phi.shape[1])
+    for name, d, within in (("units", eye, 0.003), ("gaussian", v, 0.03)):
+        found = units.purity(y[units.top_images(phi, d, 8)]).mean()
+        expected = row["kinds"]["raw"]["8"]["purity"][name]
+        assert float(found) == pytest.approx(expected, abs=within)

@@ -135,8 +135,8 @@ def source(dataset: str, network: str, seed: int, layer: int, trained: bool) -> 
     whole, mean = phi, fitted.mean(0)
     phi, fitted = phi[:, live], fitted[:, live]  # the space of the live units
     row["shape"] = shape_of(phi, seed)
-    big = phi.shape[1] > 1000  # whitening thousands of pixels takes minutes
-    for kind in [k for k in units.KINDS if not (big and k == "whitened")]:
+    big = phi.shape[1] > 1000  # transforms of thousands of pixels take minutes
+    for kind in ["raw"] if big else units.KINDS:
         transform = units.fit_transform(fitted, kind)
         directions = groups(transform(fitted), seed)
         row["kinds"][kind] = measure(transform(phi), y, directions, seed)
@@ -203,6 +203,18 @@ def pictures(network: str = "cnn_deep_0") -> list[dict]:
     return rows
 
 
+def slim(value: object, digits: int = 4) -> object:
+    """Return nested ``value`` with floats rounded and long lists of counts left out."""
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, (list, tuple)):
+        return [slim(v, digits) for v in value]
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k != "majority"}
+        return {k: slim(v, digits) for k, v in kept.items()}
+    return value
+
+
 def write(rows: list[dict], seeds: Sequence[int], seconds: float) -> None:
     """Save the table and the pictures."""
     chances = {}
@@ -210,7 +222,8 @@ def write(rows: list[dict], seeds: Sequence[int], seconds: float) -> None:
         sizes = torch.bincount(load(name).test[1]).tolist()
         chances[name] = {str(k): units.chance(sizes, k) for k in TOPS}
     common = {"command": COMMAND, "packages": ("torch", "numpy", "scipy")}
-    content = {"tops": TOPS, "directions": DIRECTIONS, "chance": chances, "rows": rows}
+    content = {"tops": TOPS, "directions": DIRECTIONS, "chance": chances}
+    content["rows"] = slim(rows)
     results.save(
         "units",
         content,
