@@ -303,6 +303,7 @@ def planted(mutant: Mutant, folder: Path) -> None:
     unchanged = shutil.ignore_patterns("__pycache__", "weights", "results")
     shutil.copytree(ROOT / "advlib", folder / "advlib", ignore=unchanged)
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=unchanged)
+    shutil.copytree(ROOT / "tools", folder / "tools", ignore=unchanged)
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     for name in ("weights", "results"):
