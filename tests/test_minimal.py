@@ -104,8 +104,8 @@ def test_quadratic_program_with_three_classes():
     assert found.tolist() == pytest.approx([0.1, math.hypot(0.5, 0.3)], rel=1e-5)
     never = affine([[0.0, 0.0], [1.0, 0.0]], [1.5, 0.0])
     assert shortest_linear(never, x, torch.tensor([1, 1])).isinf().all()
+    net = models.seeded(models.mlp, (1, 1, 2), [3], 2, seed=0)
     with pytest.raises(TypeError, match="linear"):
-        net = models.seeded(models.mlp, (1, 1, 2), [3], 2, seed=0)
         shortest_linear(net, x.view(-1, 1, 1, 2), torch.tensor([1, 1]))
     with pytest.raises(ValueError, match="classes"):
         shortest_linear(never, x, torch.tensor([2, 1]))
