@@ -1,13 +1,20 @@
 """Training with a pool of adversarial examples: its parts, and what they promise."""
 
+import math
+import sys
 from functools import partial
+from pathlib import Path
 
 import cvxpy as cp
 import pytest
 import torch
 from torch import nn
 
-from advlib import attacks, data, evaluation, models, training
+from advlib import attacks, data, evaluation, models, results, training
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
+import nonrobust_features
+import pool_training
 
 DIGITS = data.load("digits")
 AIMED = training.toward_random_target(attacks.boundary_l2, 10)
@@ -314,3 +321,73 @@ def test_bad_numbers_are_refused(change):
     good = {"size": 10, "num_new": 6, "every": 1, "num_drawn": 1, "weight": 0.5}
     with pytest.raises(ValueError, match="num_new <= size"):
         training.PoolLoss(AIMED, **good | change)
+
+
+# ------------------------------------------------------------- the experiments
+
+
+@pytest.mark.parametrize("module", [pool_training, nonrobust_features])
+def test_a_stopped_experiment_goes_on(module, tmp_path, monkeypatch):
+    """What is in the cache is not computed again."""
+    monkeypatch.setattr(module, "EPOCHS", 1)
+    monkeypatch.setattr(module, "RATES", [0.5])
+    if module is pool_training:
+        run = partial(
+            module.sweep, tmp_path, DIGITS, seeds=1, methods=["pool_all", "dropout"]
+        )
+    else:
+        monkeypatch.setattr(module, "IMAGES", 200)
+        task = ("dnn_2", "next", 0.5)
+        run = partial(lambda: [module.measure(task, tmp_path, DIGITS, [1, 2])])
+    first = run()
+    for path in tmp_path.glob("*.json"):
+        path.write_text(path.read_text().replace('"seconds": ', '"seconds": 7777'))
+    again = run()
+    assert len(first) == len(again) > 0
+    for one, two in zip(first, again, strict=True):
+        assert two.pop("seconds") >= 7777 > one.pop("seconds")
+        assert one == two
+
+
+def test_dropout_layers_leave_the_same_network():
+    """In eval mode the short circuit computes what the network computes."""
+    model = models.seeded(pool_training.network, DIGITS.shape, 0.1, 0.1, seed=0)
+    assert sum(isinstance(m, nn.Dropout) for m in model) == 3
+    x = DIGITS.test[0][:20]
+    assert torch.equal(pool_training.short_circuit(model)(x), model(x))
+
+
+def test_the_record_of_pool_training():
+    """Every method with the same seeds, at least three; plausible numbers."""
+    record = results.load("pool_training")["data"]
+    runs = record["runs"]
+    seeds = {
+        m: [r["seed"] for r in runs if r["method"] == m] for m in record["methods"]
+    }
+    assert set(seeds) == set(pool_training.METHODS)
+    assert all(found == seeds["decay"] for found in seeds.values())
+    assert len(seeds["decay"]) >= 3
+    for run in runs:
+        assert 0 < run["test_wrong"] < 0.05 * record["test_images"]
+        assert run["attacked_wrong"] == sorted(run["attacked_wrong"])
+        assert run["slope"] <= math.prod(run["norms"])
+        assert 0.85 < run["success"] <= 1
+        lengths = run.get("lengths", [])
+        assert all(0 < length <= record["length"] + 1e-6 for length in lengths)
+
+
+def test_the_record_of_nonrobust_features():
+    """Five seeds; the attack teaches more than the noise in every row."""
+    record = results.load("nonrobust_features")["data"]
+    found = {(run["student"], run["labels"], run["eps"]) for run in record["runs"]}
+    assert found == set(nonrobust_features.TASKS)
+    for run in record["runs"]:
+        assert len(run["attack"]) == len(run["noise"]) >= 5
+        assert min(run["attack"]) > max(run["noise"])
+
+
+def test_targets_are_wrong_labels():
+    """ "next" by hand, "random" never the label."""
+    y = torch.arange(10).repeat(50)
+    assert torch.equal(nonrobust_features.targets(y, "next"), (y + 1) % 10)
+    assert (nonrobust_features.targets(y, "random") != y).all()
