@@ -1,6 +1,6 @@
 """Purity of the top images: units against random directions, with every control.
 
-One command, about 20 minutes of CPU time: python tools/experiments/units.py
+One command, about 5 minutes of CPU time: python tools/experiments/units.py
 Each network is one task, kept in CACHE when done, so that a run that was stopped goes
 on where it was. Two architectures x {MNIST, CIFAR-10} x three seeds, trained and
 untrained; FC100-100-10 at both hidden layers; raw pixels. Transforms are fitted on
