@@ -1,6 +1,6 @@
 """Are single dimensions of word2vec more coherent than random directions?
 
-One command, about 35 minutes of CPU time, all but 5 of them gensim's:
+One command, about 40 minutes of CPU time, all but 5 of them gensim's:
 PYTHONHASHSEED=0 python tools/experiments/words.py --corpus imdb8
 Trains skip-gram and CBOW from three seeds on nine tenths of a corpus, and CBOW with
 other epochs and thresholds; scores the words on top of dimensions and of random
@@ -31,6 +31,7 @@ LENGTHS = {
     "cbow-e1": {"epochs": 1},
     "cbow-s0-e1": {"epochs": 1, "sample": 0},
     "cbow-s0-e5": {"epochs": 5, "sample": 0},
+    "cbow-e20": {"epochs": 20},
 }  # and cbow-1: 5 epochs, sample 1e-3
 COMPACT = "cbow-1"
 K, SHOWN, RANDOM, TURNS = 10, 8, 1000, 99
