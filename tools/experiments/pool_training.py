@@ -1,6 +1,6 @@
 """Training with a pool of adversarial examples against its rivals, several seeds.
 
-One command, about 10 minutes of CPU time: python tools/experiments/pool_training.py
+One command, about 15 minutes of CPU time: python tools/experiments/pool_training.py
 Each (seed, method) is one task, kept in CACHE when done, so that a run that was stopped
 goes on where it was.
 
@@ -24,7 +24,7 @@ from advlib import attacks, data, evaluation, lipschitz, models, results, traini
 COMMAND = "python tools/experiments/pool_training.py"
 DECAYS = (1e-5, 1e-5, 1e-6)
 EPOCHS, RATES = 20, [2.0] * 14 + [0.4] * 3 + [0.04] * 3
-LENGTH, SEEDS = 0.5, 3
+LENGTH, SEEDS = 0.5, 4
 RADII = (0.5, 1.0, 1.5)
 ATTACKED, DISTORTED = 1000, 500  # test images
 # validation error in percent, seed 0, 20 or 25 epochs
