@@ -292,7 +292,7 @@ def remake(name: str, dataset: data.Dataset) -> dict:
     record = {
         "command": f"python -m advlib.zoo train {name}{option}",
         "dataset": str(dataset),
-        "recipe": asdict(_recipe(name)),
+        "recipe": json.loads(json.dumps(asdict(_recipe(name)))),  # tuples: lists
         "test_wrong": error.wrong,
         "test_images": error.n,
         "seconds": round(time.perf_counter() - began),

@@ -197,7 +197,7 @@ def test_remake_writes_file_checksum_and_provenance(remade, monkeypatch):
     sums = json.loads((folder / "sha256.json").read_text())
     assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
     assert zoo.provenance("linear", "digits") == record
-    assert record["recipe"] == dataclasses.asdict(zoo.RECIPES["linear"])
+    assert zoo.Recipe(**record["recipe"]) == zoo.RECIPES["linear"]
     assert record["dataset"] == str(DIGITS)
     trained = zoo.train("linear", DIGITS)
     monkeypatch.setattr(zoo, "train", None)
