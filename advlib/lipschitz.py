@@ -75,7 +75,7 @@ def _absolute(
 
 
 def padded_shape(layer: nn.Conv2d, shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return the smallest image around which ``layer`` wraps without meeting itself.
+    """Return an image so large that ``layer`` wraps around it without meeting itself.
 
     ``shape`` (C, H, W) of the input. On a torus of the size returned, a multiple of the
     stride, the outputs of the real, zero-padded convolution are among those of the
