@@ -3,10 +3,17 @@
 import os
 
 import pytest
+import torch
 
 from advlib import data
 
 COMMITTED = "mnist"  # the data set behind the committed outputs
+
+
+@pytest.fixture(autouse=True)
+def _same_networks() -> None:
+    """What a test builds without a seed is the same, whatever ran before it."""
+    torch.manual_seed(0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
