@@ -15,6 +15,7 @@ from advlib._check import check_model
 from advlib.attacks import Attack
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def mean_cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -277,6 +278,10 @@ def fit(
     batch_size: int = 100,
     objective: Objective = mean_cross_entropy,
     attack: Attack | None = None,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    augment: Augment | None = None,
+    after_epoch: Callable[[int, float], object] | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> list[float]:
@@ -286,33 +291,70 @@ def fit(
     of ``batch_size``. ``progress`` shows a bar (None: in a terminal only). With
     ``attack``, each batch is first replaced by ``x + attack(model, x, y)``, crafted in
     eval mode: the outer minimisation by Danskin's theorem. A robust loss in closed form
-    goes in as ``objective(model, x, y)`` instead. The order of the images comes from
-    ``seed``. Leaves ``model`` in eval mode. Raises ``ValueError`` for bad arguments and
-    ``FloatingPointError``, the parameters put back to the start of the epoch, if the
-    objective is not finite.
+    goes in as ``objective(model, x, y)`` instead. With ``augment``, each batch is
+    first replaced by ``augment(x, generator)``. ``momentum`` and ``weight_decay`` are
+    those of SGD; vectors and scalars (biases, batch-norm) do not decay. After each
+    epoch ``after_epoch(epoch, mean objective)`` is called, ``model`` in eval mode. The
+    order of the images comes from ``seed``. Leaves ``model`` in eval mode. Raises
+    ``ValueError`` for bad arguments and ``FloatingPointError``, the parameters put back
+    to the start of the epoch, if the objective is not finite.
     """
     rates = list(lr) if isinstance(lr, Sequence) else [lr] * epochs
     if len(rates) != epochs or len(x) != len(y) or len(x) == 0 or batch_size < 1:
         raise ValueError("need one lr per epoch, one label per image, batch_size >= 1")
-    optimizer = torch.optim.SGD(model.parameters(), lr=rates[0] if rates else 0.0)
+    optimizer = _sgd(model, momentum, weight_decay)
     generator = torch.Generator().manual_seed(seed)
+    altered = torch.Generator().manual_seed(seed + 1)  # leaves the order alone
     history = []
     hidden = not (_show_progress() if progress is None else progress)
-    for rate in tqdm(rates, disable=hidden, desc="epochs"):
-        optimizer.param_groups[0]["lr"] = rate
+    for epoch, rate in enumerate(tqdm(rates, disable=hidden, desc="epochs")):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         before = {k: v.detach().clone() for k, v in model.state_dict().items()}
         batches = torch.randperm(len(x), generator=generator).split(batch_size)
-        total = sum(
-            _step(model, x[i], y[i], optimizer, objective, attack) * len(i)
-            for i in batches
-        )
+        total = 0.0
+        for i in batches:
+            batch = x[i] if augment is None else augment(x[i], altered)
+            total += _step(model, batch, y[i], optimizer, objective, attack) * len(i)
         history.append(total / len(x))
         if not math.isfinite(history[-1]):
             model.load_state_dict(before)
             model.eval()
             raise FloatingPointError(f"the objective is {history[-1]}: lower lr")
+        if after_epoch is not None:
+            model.eval()
+            after_epoch(epoch, history[-1])
     model.eval()
     return history
+
+
+def _sgd(
+    model: nn.Module, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Return SGD whose decay pulls at matrices and kernels alone; lr is set later."""
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() >= 2]},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, weight_decay=weight_decay)
+
+
+def shift_and_flip(x: Tensor, generator: torch.Generator, *, pad: int = 4) -> Tensor:
+    """Return images ``x`` (N, C, H, W), moved by up to ``pad`` pixels and mirrored.
+
+    Each image draws its own shift, and is mirrored left to right with probability one
+    half, from ``generator``. What moves in from outside is 0. The usual augmentation
+    for natural images; not for digits, which a mirror makes wrong.
+    """
+    n, _, h, w = x.shape
+    padded = F.pad(x, (pad,) * 4)
+    corners = torch.randint(2 * pad + 1, (n, 2), generator=generator).tolist()
+    mirror = torch.randint(2, (n, 1, 1, 1), generator=generator).bool()
+    moved = torch.stack(
+        [padded[k, :, i : i + h, j : j + w] for k, (i, j) in enumerate(corners)]
+    )
+    return torch.where(mirror.to(x.device), moved.flip(3), moved)
 
 
 def _step(

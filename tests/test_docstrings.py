@@ -201,6 +201,7 @@ ABOVE = {
     "_check": set(),
     "_vision": set(),
     "models": set(),
+    "activations": set(),
     "plot": set(),
     "results": set(),
     "data": {"_vision"},
@@ -216,7 +217,9 @@ ABOVE = {
     "units": FOUNDATION,
     "words": FOUNDATION | {"units", "results"},
     "training": INNER,
-    "evaluation": INNER,
+    "masking": INNER,
+    "evaluation": INNER | {"masking"},
+    "train": INNER | {"activations", "training", "evaluation", "results", "_vision"},
 }
 
 
