@@ -4,6 +4,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -305,27 +306,42 @@ def fit(
     optimizer = _sgd(model, momentum, weight_decay)
     generator = torch.Generator().manual_seed(seed)
     altered = torch.Generator().manual_seed(seed + 1)  # leaves the order alone
+    step = partial(
+        _step,
+        optimizer=optimizer,
+        objective=objective,
+        attack=attack,
+        alter=augment and partial(augment, generator=altered),
+    )
     history = []
     hidden = not (_show_progress() if progress is None else progress)
     for epoch, rate in enumerate(tqdm(rates, disable=hidden, desc="epochs")):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        before = {k: v.detach().clone() for k, v in model.state_dict().items()}
         batches = torch.randperm(len(x), generator=generator).split(batch_size)
-        total = 0.0
-        for i in batches:
-            batch = x[i] if augment is None else augment(x[i], altered)
-            total += _step(model, batch, y[i], optimizer, objective, attack) * len(i)
-        history.append(total / len(x))
-        if not math.isfinite(history[-1]):
-            model.load_state_dict(before)
-            model.eval()
-            raise FloatingPointError(f"the objective is {history[-1]}: lower lr")
+        history.append(_epoch(model, x, y, batches, step))
         if after_epoch is not None:
             model.eval()
             after_epoch(epoch, history[-1])
     model.eval()
     return history
+
+
+def _epoch(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    batches: Sequence[Tensor],
+    step: Callable[[nn.Module, Tensor, Tensor], float],
+) -> float:
+    """Take one step per batch; undo them all if the mean objective is not finite."""
+    before = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    mean = sum(step(model, x[i], y[i]) * len(i) for i in batches) / len(x)
+    if not math.isfinite(mean):
+        model.load_state_dict(before)
+        model.eval()
+        raise FloatingPointError(f"the objective is {mean}: lower lr")
+    return mean
 
 
 def _sgd(
@@ -364,7 +380,10 @@ def _step(
     optimizer: torch.optim.Optimizer,
     objective: Objective,
     attack: Attack | None,
+    alter: Callable[[Tensor], Tensor] | None,
 ) -> float:
+    if alter is not None:
+        x = alter(x)
     if attack is not None:
         model.eval()  # craft against the network that will be attacked
         x = x + attack(model, x, y)

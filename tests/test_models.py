@@ -395,3 +395,26 @@ def test_a_layer_with_other_weights_leaves_the_first_alone():
     assert torch.allclose(other(x), 2 * x @ kept.T)
     assert torch.equal(layer.weight, kept)
     assert layer.bias is not None
+
+
+def test_residual_small():
+    """A stem and two blocks with stride 2; five activations, all of them new ones."""
+    model = models.seeded(models.residual_small, (3, 32, 32), width=4, seed=0)
+    made = [layer for layer in model.modules() if isinstance(layer, nn.ReLU)]
+    assert len({id(layer) for layer in made}) == 5
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sizes = [tuple(model[: k + 1](x).shape[1:]) for k in range(3)]
+    assert sizes == [(4, 16, 16), (8, 8, 8), (16, 4, 4)]
+    assert model(x).shape == (2, 10)
+
+
+def test_the_bounds_take_residual_small():
+    """In the canonical form it computes the same, so that it can be certified."""
+    model = models.seeded(models.residual_small, (1, 8, 8), width=2, seed=0)
+    torch.manual_seed(0)
+    model.train()
+    model(torch.rand(64, 1, 8, 8))  # statistics other than 0 and 1
+    model[-3] = nn.AvgPool2d(1)
+    x = torch.rand(3, 1, 8, 8)
+    plain = models.canonical(model.eval(), (1, 8, 8))
+    torch.testing.assert_close(plain(x), model(x), rtol=1e-4, atol=1e-5)

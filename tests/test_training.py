@@ -367,3 +367,96 @@ def test_sparse_training_lowers_the_activity():
         training.fit(model, x, y, epochs=20, lr=0.1, objective=objective)
         activity.append(model[:-1](x).mean().item())
     assert activity[1] < 0.7 * activity[0]
+
+
+# ----------------------------------- momentum, decay, augmentation, what comes after
+
+
+def test_momentum_and_decay_by_hand():
+    """Two full-batch steps: v <- m v + g + d w for matrices, no decay for vectors."""
+    x, y = (part[:8] for part in DIGITS.train)
+    model, reference = small(), small()
+    training.fit(
+        model, x, y, epochs=2, lr=0.1, batch_size=8, momentum=0.7, weight_decay=0.3
+    )
+    speed = [torch.zeros_like(p) for p in reference.parameters()]
+    for _ in range(2):
+        loss = F.cross_entropy(reference(x), y)
+        grads = torch.autograd.grad(loss, list(reference.parameters()))
+        for p, v, g in zip(reference.parameters(), speed, grads, strict=True):
+            decay = 0.3 * p.detach() if p.dim() == 2 else 0.0
+            v.mul_(0.7).add_(g + decay)
+            p.data.sub_(0.1 * v)
+    for p, q in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+def test_augmentation_leaves_the_order_alone():
+    """The identity as augmentation: the same weights to the last bit."""
+    x, y = (part[:20] for part in DIGITS.train)
+    plain, altered = small(), small()
+    seen = []
+
+    def identity(x, generator):
+        seen.append(torch.rand(1, generator=generator).item())
+        return x
+
+    training.fit(plain, x, y, epochs=2, lr=0.1, batch_size=5)
+    training.fit(altered, x, y, epochs=2, lr=0.1, batch_size=5, augment=identity)
+    assert states_equal(plain, altered)
+    assert len(set(seen)) == 8  # one generator goes on from batch to batch
+
+
+def test_the_attack_sees_the_augmented_images():
+    """Augmentation comes first: the attack is bounded around what is trained on."""
+    x, y = (part[:4] for part in DIGITS.train)
+    seen = []
+
+    def spy(model, x, y):
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    training.fit(
+        small(), x, y, epochs=1, lr=0.1, augment=lambda x, generator: 1 - x, attack=spy
+    )
+    order = torch.randperm(4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(seen[0], 1 - x[order])
+
+
+def test_after_each_epoch():
+    """Called with the epoch and its mean objective, in eval mode, before the next."""
+    x, y = (part[:20] for part in DIGITS.train)
+    model, calls = small(), []
+
+    def after(epoch, objective):
+        assert not model.training
+        calls.append((epoch, objective))
+
+    history = training.fit(model, x, y, epochs=3, lr=0.1, after_epoch=after)
+    assert calls == list(enumerate(history))
+
+
+def test_shift_and_flip_by_brute_force():
+    """Each image is one of the 81 x 2 it may become; no shift is left out."""
+    image = torch.arange(1.0, 26).view(1, 1, 5, 5)
+    padded = F.pad(image, (4,) * 4)
+    moved = [padded[:, :, i : i + 5, j : j + 5] for i in range(9) for j in range(9)]
+    allowed = [*moved, *(part.flip(3) for part in moved)]
+    drawn = training.shift_and_flip(
+        image.expand(4000, 1, 5, 5), torch.Generator().manual_seed(0)
+    )
+    table = torch.cat(allowed).flatten(1)
+    match = (drawn.flatten(1)[:, None] == table).all(2)
+    assert match.any(1).all()
+    assert match.any(0).all()
+
+
+def test_shift_and_flip_without_padding():
+    """Then it only mirrors, half of the images."""
+    image = torch.arange(1.0, 26).view(1, 1, 5, 5)
+    drawn = training.shift_and_flip(
+        image.expand(1000, 1, 5, 5), torch.Generator().manual_seed(0), pad=0
+    )
+    mirrored = (drawn == image.flip(3)).flatten(1).all(1)
+    assert ((drawn == image).flatten(1).all(1) | mirrored).all()
+    assert 400 < int(mirrored.sum()) < 600
