@@ -304,21 +304,16 @@ def fit(
     if len(rates) != epochs or len(x) != len(y) or len(x) == 0 or batch_size < 1:
         raise ValueError("need one lr per epoch, one label per image, batch_size >= 1")
     optimizer = _sgd(model, momentum, weight_decay)
-    generator = torch.Generator().manual_seed(seed)
-    altered = torch.Generator().manual_seed(seed + 1)  # leaves the order alone
-    step = partial(
-        _step,
-        optimizer=optimizer,
-        objective=objective,
-        attack=attack,
-        alter=augment and partial(augment, generator=altered),
-    )
+    order, altered = (torch.Generator().manual_seed(seed + k) for k in range(2))
+    alter = augment and partial(augment, generator=altered)
+    fixed = {"optimizer": optimizer, "objective": objective, "attack": attack}
+    step = partial(_step, alter=alter, **fixed)
     history = []
     hidden = not (_show_progress() if progress is None else progress)
     for epoch, rate in enumerate(tqdm(rates, disable=hidden, desc="epochs")):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batches = torch.randperm(len(x), generator=generator).split(batch_size)
+        batches = torch.randperm(len(x), generator=order).split(batch_size)
         history.append(_epoch(model, x, y, batches, step))
         if after_epoch is not None:
             model.eval()
