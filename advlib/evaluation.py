@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import optimize, stats
 from torch import Tensor, nn
 
 from advlib._check import check_images, check_labels, check_model
@@ -340,3 +340,59 @@ def images_needed(
     z, strength = stats.norm.ppf(1 - level / 2), stats.norm.ppf(power)
     spread = strength * math.sqrt(discordant - difference**2)
     return math.ceil(((z * math.sqrt(discordant) + spread) / difference) ** 2)
+
+
+# ------------------------------------------------------ two ways to train, many seeds
+
+
+def paired_t_p_value(differences: Sequence[float]) -> float:
+    """Return the p-value of the two-sided t-test that ``differences`` have mean 0.
+
+    One difference for each seed, of two runs that share it. 0 or 1 if they are all the
+    same. Raises ``ValueError`` for fewer than two values.
+    """
+    mean, low, _ = mean_interval(differences)
+    if low == mean:  # no spread at all
+        return float(mean == 0)
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the ``p_values`` adjusted for being several, in the same order.
+
+    Rejecting those at most a level keeps the chance of even one false rejection below
+    that level, whatever the dependence of the tests. Holm 1979. Raises ``ValueError``
+    for a value outside [0, 1].
+    """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError("a p-value lies between 0 and 1")
+    order = sorted(range(len(p_values)), key=lambda k: p_values[k])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, k in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[k]))
+        adjusted[k] = largest
+    return adjusted
+
+
+def detectable_difference(
+    spread: float, seeds: int, *, level: float = 0.05, power: float = 0.8
+) -> float:
+    """Return the true mean difference that a paired t-test finds with ``power``.
+
+    ``spread``: the standard deviation over seeds of the paired differences, as
+    measured; ``seeds``: how many there are; two-sided test at ``level``. From the
+    noncentral t distribution; in the units of ``spread``. Raises ``ValueError`` for
+    fewer than two seeds, a negative spread and levels outside (0, 1).
+    """
+    if seeds < 2 or not spread >= 0 or not (0 < level < 1 and level < power < 1):
+        raise ValueError("need seeds >= 2, spread >= 0, 0 < level < power < 1")
+    edge = stats.t.ppf(1 - level / 2, seeds - 1)
+
+    def missing(shift: float) -> float:
+        found = stats.nct.sf(edge, seeds - 1, shift)
+        return float(found + stats.nct.cdf(-edge, seeds - 1, shift)) - power
+
+    upper = 1.0
+    while missing(upper) < 0:
+        upper *= 2
+    return float(optimize.brentq(missing, 0.0, upper)) * spread / math.sqrt(seeds)

@@ -414,3 +414,52 @@ def test_images_needed_by_hand():
     for bad in [(0, 0.1), (0.2, 0.1), (0.1, 1.5)]:
         with pytest.raises(ValueError, match="difference"):
             evaluation.images_needed(*bad)
+
+
+def test_paired_t_by_the_formula():
+    """Mean over its standard error, against the t distribution; no spread at all."""
+    values = [0.3, -0.1, 0.4, 0.2]
+    t = np.mean(values) / (np.std(values, ddof=1) / 2)
+    expected = 2 * stats.t.sf(abs(t), 3)
+    assert evaluation.paired_t_p_value(values) == pytest.approx(expected)
+    assert evaluation.paired_t_p_value([0.0, 0.0]) == 1
+    assert evaluation.paired_t_p_value([0.5, 0.5, 0.5]) == 0
+    with pytest.raises(ValueError, match="two values"):
+        evaluation.paired_t_p_value([0.5])
+
+
+def test_holm_by_hand():
+    """The smallest times 4, the next times 3, ...; never falling, never above 1."""
+    adjusted = evaluation.holm([0.03, 0.01, 0.6, 0.02])
+    assert adjusted == pytest.approx([0.06, 0.04, 0.6, 0.06])
+    assert evaluation.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert evaluation.holm([]) == []
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            evaluation.holm([0.5, bad])
+
+
+def test_holm_keeps_the_level():
+    """Five true hypotheses, 4000 times: at least one rejected in 5 % or fewer."""
+    draws = np.random.default_rng(0).uniform(size=(4000, 5))
+    hits = [min(evaluation.holm(list(row))) <= 0.05 for row in draws]
+    assert np.mean(hits) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
+
+
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_detectable_difference_by_simulation(seeds):
+    """A true difference of that size is found in 80 % of simulated experiments."""
+    shift = evaluation.detectable_difference(2.0, seeds)
+    draws = np.random.default_rng(0).normal(shift, 2.0, size=(20000, seeds))
+    found = stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.012)
+
+
+def test_detectable_difference_refuses():
+    """One seed, a negative spread, NaN, a power below the level."""
+    assert evaluation.detectable_difference(0.0, 3) == 0
+    for spread, seeds, power in [(1, 1, 0.8), (-1, 3, 0.8), (math.nan, 3, 0.8)]:
+        with pytest.raises(ValueError, match="need seeds"):
+            evaluation.detectable_difference(spread, seeds, power=power)
+    with pytest.raises(ValueError, match="need seeds"):
+        evaluation.detectable_difference(1.0, 3, power=0.01)
