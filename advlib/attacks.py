@@ -251,6 +251,7 @@ def pgd_linf(
     alpha: float,
     num_steps: int,
     generator: torch.Generator | None = None,
+    start: Tensor | None = None,
     box: bool = True,
     loss: Loss = cross_entropy,
     drop_fooled: bool = False,
@@ -259,11 +260,12 @@ def pgd_linf(
 
     ``x`` (N, ...) in [0, 1]; ``y`` (N,) int64; ``eps``, ``alpha`` in units of ``x``;
     ``num_steps`` steps. Returns ``delta`` (N, ...), ``|delta| <= eps``, with ``box``
-    also ``x + delta`` in [0, 1]; detached. Starts at a uniform point of that set, or at
-    0 if ``generator`` is None. With ``drop_fooled`` an image stops at its first
-    misclassified point, which saves its remaining steps; ``loss`` then sees fewer
-    images. Raises ``ValueError`` or ``TypeError`` for bad input, a model in train mode
-    and logits with NaN included. Madry et al. 2018, arXiv:1706.06083.
+    also ``x + delta`` in [0, 1]; detached. Starts at a uniform point of that set, or,
+    if ``generator`` is None, at ``start`` (N, ...), brought into it, or at 0. With
+    ``drop_fooled`` an image stops at its first misclassified point, which saves its
+    remaining steps; ``loss`` then sees fewer images. Raises ``ValueError`` or
+    ``TypeError`` for bad input, a model in train mode and logits with NaN included.
+    Madry et al. 2018, arXiv:1706.06083.
     """
     check_all(model, x, y, eps)
     lower, upper = _room(x, box, eps)
@@ -271,6 +273,10 @@ def pgd_linf(
     if generator is not None:
         delta = lower + (upper - lower) * _uniform(x, generator)
         delta = delta.clamp(lower, upper)  # rounding, above all in half precision
+    elif start is not None:
+        if start.shape != x.shape or not start.isfinite().all():
+            raise ValueError("start must be finite, with the shape of x")
+        delta = start.detach().to(x).clamp(lower, upper)
 
     def move(
         delta: Tensor, gradient: Tensor, lower: Tensor, upper: Tensor, *_: Tensor | int

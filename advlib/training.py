@@ -264,7 +264,7 @@ class SparseReconstruction:
         return pixels / len(x) + self.weight * excess.sum()
 
 
-def _show_progress() -> bool:
+def show_progress() -> bool:
     """A bar for people: in a terminal, or in Jupyter when ADVLIB_PROGRESS=1."""
     return sys.stderr.isatty() or os.environ.get("ADVLIB_PROGRESS") == "1"
 
@@ -303,13 +303,13 @@ def fit(
     rates = list(lr) if isinstance(lr, Sequence) else [lr] * epochs
     if len(rates) != epochs or len(x) != len(y) or len(x) == 0 or batch_size < 1:
         raise ValueError("need one lr per epoch, one label per image, batch_size >= 1")
-    optimizer = _sgd(model, momentum, weight_decay)
+    optimizer = sgd(model, momentum, weight_decay)
     order, altered = (torch.Generator().manual_seed(seed + k) for k in range(2))
     alter = augment and partial(augment, generator=altered)
     fixed = {"optimizer": optimizer, "objective": objective, "attack": attack}
     step = partial(_step, alter=alter, **fixed)
     history = []
-    hidden = not (_show_progress() if progress is None else progress)
+    hidden = not (show_progress() if progress is None else progress)
     for epoch, rate in enumerate(tqdm(rates, disable=hidden, desc="epochs")):
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -339,16 +339,30 @@ def _epoch(
     return mean
 
 
-def _sgd(
-    model: nn.Module, momentum: float, weight_decay: float
+def sgd(
+    model: nn.Module,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    *,
+    nesterov: bool = False,
 ) -> torch.optim.Optimizer:
-    """Return SGD whose decay pulls at matrices and kernels alone; lr is set later."""
+    """Return SGD for ``model`` with ``momentum``, its rate to be set before each step.
+
+    ``weight_decay`` pulls at matrices and kernels alone, not at vectors and scalars
+    (biases, batch-norm, learned activations); ``nesterov`` as in torch.
+    """
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [
         {"params": [p for p in model.parameters() if p.dim() >= 2]},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, weight_decay=weight_decay)
+    return torch.optim.SGD(
+        groups,
+        lr=0.0,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        nesterov=nesterov,
+    )
 
 
 def shift_and_flip(x: Tensor, generator: torch.Generator, *, pad: int = 4) -> Tensor:

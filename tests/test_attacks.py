@@ -856,3 +856,18 @@ def test_no_gradient_of_a_parameter_is_computed():
     for attack, _ in EVERY.values():
         attack(model, x, y, 0.1)
     assert seen == []
+
+
+def test_pgd_starts_where_it_is_told():
+    """No step: the start itself, brought into ball and box; bad ones are refused."""
+    model = models.seeded(models.linear, (1, 2, 2), seed=0)
+    x, y = torch.tensor([[[[0.0, 0.5], [0.95, 1.0]]]]), torch.tensor([0])
+    start = torch.tensor([[[[-0.1, 0.3], [0.1, 0.05]]]])
+    pgd = functools.partial(attacks.pgd_linf, eps=0.2, alpha=0.1, num_steps=0)
+    found = pgd(model, x, y, start=start)
+    expected = torch.tensor([[[[0.0, 0.2], [0.05, 0.0]]]])
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(start, torch.tensor([[[[-0.1, 0.3], [0.1, 0.05]]]]))
+    for bad in (start[..., :1], start * torch.nan):
+        with pytest.raises(ValueError, match="start"):
+            pgd(model, x, y, start=bad)

@@ -261,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     path = results.RESULTS / "smooth_training.json"
-    known = results.load("smooth_training")["runs"] if path.is_file() else []
+    known = results.load(path.stem)["data"]["runs"] if path.is_file() else []
     for row in known:
         (options.cache / f"{row['arm']}-{row['seed']}.json").write_text(json.dumps(row))
     dataset = data.load("cifar10_jpeg")
