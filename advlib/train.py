@@ -465,7 +465,7 @@ def _fabric(options: argparse.Namespace) -> Any:
             from lightning_fabric import Fabric
         except ImportError as error:
             raise ImportError(
-                "advlib.train needs: pip install advlib[train]"
+                "advlib.train needs lightning-fabric: pip install it"
             ) from error
     return Fabric(
         accelerator=options.accelerator,

@@ -77,7 +77,7 @@ def test_imagenet_recipe_is_the_papers():
     ("change", "error", "message"),
     [
         ("schedule.epoch=3", ValueError, "schedule.epoch;"),
-        ("network.widht=3", ValueError, "network.widht;"),
+        ("network.widths=3", ValueError, "network.widths;"),
         ("extra.a=1", ValueError, "extra"),
         ("schedule.epochs=2.5", TypeError, "schedule.epochs must be int"),
         ("schedule.epochs=true", TypeError, "schedule.epochs must be int"),
