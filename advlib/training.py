@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from advlib import bounds
 from advlib._check import check_model
-from advlib.attacks import Attack
+from advlib.attacks import Attack, pgd_linf
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -64,8 +64,95 @@ class IntervalLoss:
         share = self.ramp()
         clean = mean_cross_entropy(model, x, y)
         model.eval()
-        margins = bounds.interval_margins(model, x, y, share * self.eps)
+        margins = self.margins(model, x, y, share)
         return (1 - share / 2) * clean + share / 2 * F.cross_entropy(-margins, y)
+
+    def margins(self, model: nn.Module, x: Tensor, y: Tensor, share: float) -> Tensor:
+        """Return lower bounds (N, K) on the margins at ``x``, ``y`` at that ``share``.
+
+        ``model`` is in eval mode.
+        """
+        return bounds.interval_margins(model, x, y, share * self.eps)
+
+
+class CrownIntervalLoss(IntervalLoss):
+    """Training on a certificate that starts as a tight one and ends as a loose one.
+
+    As ``IntervalLoss``, with the mean of two bounds on the margins, weighted by the
+    share s of the radius: s times that by intervals plus 1 - s times that of a CROWN
+    walk over interval bounds before each ReLU. A mean of bounds is a bound. Zhang et
+    al. 2020, arXiv:1906.06316.
+    """
+
+    def margins(self, model: nn.Module, x: Tensor, y: Tensor, share: float) -> Tensor:
+        """Return lower bounds (N, K) on the margins at ``x``, ``y`` at that ``share``.
+
+        ``model`` is in eval mode.
+        """
+        eps = share * self.eps
+        loose = bounds.interval_margins(model, x, y, eps)
+        if share == 1:
+            return loose
+        corners = bounds.input_box(x, eps)
+        pre = bounds.relu_bounds(model, *corners, method="interval")
+        tight = bounds.crown_margins(model, x, y, eps, pre=pre)
+        return share * loose + (1 - share) * tight
+
+
+class TradesLoss:
+    """The cross-entropy of clean images plus ``beta`` times how far they can be moved.
+
+    The second term is the divergence KL(p(x) || p(x + delta)) of the network's
+    probabilities, its delta found in the l-inf ball of radius ``eps``, box respected,
+    by ``num_steps`` of PGD on that divergence, each of length ``alpha``, from a start
+    of size 0.001 drawn from ``seed`` (at delta = 0 its gradient is 0). Labels are used
+    in the first term only. Raises ``ValueError`` for a negative ``beta``. Zhang et al.
+    2019, arXiv:1901.08573.
+    """
+
+    def __init__(
+        self, eps: float, *, alpha: float, num_steps: int, beta: float, seed: int = 0
+    ) -> None:
+        if not beta >= 0:
+            raise ValueError(f"beta must not be negative: {beta}")
+        self.eps, self.alpha, self.num_steps, self.beta = eps, alpha, num_steps, beta
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of ``model`` on a batch ``x``, ``y``: a scalar."""
+        delta = self.perturb(model, x, y)
+        logits = model(x)
+        divergence = _divergence(logits, model(x + delta)).mean()
+        return F.cross_entropy(logits, y) + self.beta * divergence
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return ``delta`` that moves the probabilities of ``model`` at ``x`` far.
+
+        Crafted in eval mode; the mode is put back. ``y`` only has to be a class.
+        """
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            clean = model(x)
+        start = 1e-3 * torch.randn(x.shape, generator=self.generator).to(x)
+        delta = pgd_linf(
+            model,
+            x,
+            y,
+            self.eps,
+            alpha=self.alpha,
+            num_steps=self.num_steps,
+            start=start,
+            loss=lambda logits, _: _divergence(clean, logits),
+        )
+        model.train(training)
+        return delta
+
+
+def _divergence(logits: Tensor, moved: Tensor) -> Tensor:
+    """Return KL(softmax(logits) || softmax(moved)) per image (N,)."""
+    logs = logits.log_softmax(1), moved.log_softmax(1)
+    return F.kl_div(logs[1], logs[0], reduction="none", log_target=True).sum(1)
 
 
 def toward_random_target(
