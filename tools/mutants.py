@@ -37,6 +37,19 @@ WORDS = ("tests/test_words.py",)
 MINIMAL = ("tests/test_minimal.py",)
 LIPSCHITZ = ("tests/test_lipschitz.py",)
 POOL = ("tests/test_pool.py",)
+ACTIVATIONS = ("tests/test_activations.py",)
+LOSSES = ("tests/test_robust_losses.py",)
+RECIPES = tuple(
+    f"tests/test_train.py::{name}"
+    for name in (
+        "test_order_by_hand",
+        "test_rates_by_hand",
+        "test_noise_belongs_to_the_sample",
+        "test_perturb_stays_in_ball_and_box",
+        "test_resumes_in_the_middle_of_an_epoch",
+        "test_a_bad_checkpoint_is_refused_and_kept",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -294,6 +307,62 @@ MUTANTS = [
         "torch.cat(parts)[-self.size :]",
         "torch.cat(parts)[: self.size]",
         POOL,
+    ),
+    Mutant(
+        "the surrogate's gradients change places",
+        "advlib/activations.py",
+        "smooth = self.update if self.training else self.attack",
+        "smooth = self.attack if self.training else self.update",
+        ACTIVATIONS,
+    ),
+    Mutant(
+        "softplus with a threshold instead of alpha",
+        "advlib/activations.py",
+        "F.softplus(x, beta=self.alpha, threshold=40.0)",
+        "F.softplus(x, threshold=self.alpha)",
+        ACTIVATIONS,
+    ),
+    Mutant(
+        "TRADES: the divergence the wrong way round",
+        "advlib/training.py",
+        "F.kl_div(logs[1], logs[0],",
+        "F.kl_div(logs[0], logs[1],",
+        LOSSES,
+    ),
+    Mutant(
+        "CROWN-IBP: the tight bound at the end",
+        "advlib/training.py",
+        "return share * loose + (1 - share) * tight",
+        "return share * tight + (1 - share) * loose",
+        LOSSES,
+    ),
+    Mutant(
+        "noise from the seed and the epoch alone",
+        "advlib/train.py",
+        "generator = _generator(self.seed, epoch, index)",
+        "generator = _generator(self.seed, epoch)",
+        RECIPES,
+    ),
+    Mutant(
+        "a checkpoint without momenta",
+        "advlib/train.py",
+        "        if momentum is not None:\n",
+        "        if momentum is None:\n",
+        RECIPES,
+    ),
+    Mutant(
+        "both processes take one half",
+        "advlib/train.py",
+        "batch[self.rank :: self.world]",
+        "batch[:: self.world]",
+        RECIPES,
+    ),
+    Mutant(
+        "a checkpoint's checksum is not compared",
+        "advlib/train.py",
+        "    if not intact:\n",
+        "    if False:\n",
+        RECIPES,
     ),
 ]
 
