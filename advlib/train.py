@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from functools import partial
@@ -34,6 +34,7 @@ from advlib._vision import torchvision
 
 RECIPES = Path(__file__).parent / "recipes"
 SHAPES = ("constant", "triangle", "steps")
+HELD_OUT = 1000  # validation images that the result counts
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Network:
     """``build`` names a function of ``advlib.models`` or of ``torchvision.models``.
 
     Every ReLU is replaced by ``activation``, a key of ``activations.ACTIVATIONS``. A
-    layer that a network uses several times keeps one set of learned parameters.
+    layer that a network uses several times keeps one set of learned parameters. "mlp"
+    gets one hidden layer of 100 units.
     """
 
     build: str
@@ -271,28 +273,38 @@ def _photo(path: Path, recipe: Images, generator: torch.Generator) -> Tensor:
         return crop(opened.convert("RGB"))
 
 
-def load_images(recipe: Images, seed: int) -> tuple[Samples, data.Split]:
-    """Return the training ``Samples`` of ``recipe`` and at most 1000 validation images.
+def load_images(recipe: Images, seed: int) -> tuple[Samples, Callable[[], data.Split]]:
+    """Return the training ``Samples`` of ``recipe``, and what reads validation images.
 
-    ``seed`` draws augmentation and noise. Raises ``FileNotFoundError`` for a missing
-    folder, ``ValueError`` if its two parts differ in their classes, and what
-    ``data.load`` raises.
+    At most 1000 of these; of a folder, spread over its classes. ``seed`` draws
+    augmentation and noise. Raises ``FileNotFoundError`` for a missing folder,
+    ``ValueError`` if its two parts differ in their classes, and what ``data.load``
+    raises.
     """
     if recipe.dataset != "image_folder":
         loaded = data.load(recipe.dataset)
-        few = tuple(part[:1000] for part in loaded.validation)
-        return Samples(*loaded.train, recipe, seed), few
-    parts = []
-    for part in ("train", "val"):
-        folder = Path(recipe.folder) / part
-        if not folder.is_dir():
-            raise FileNotFoundError(f"data.folder: {recipe.folder!r} holds no {part}/")
-        parts.append(data.image_folder(folder))
-    (files, labels, names), (held, held_labels, held_names) = parts
+        few = loaded.validation[0][:HELD_OUT], loaded.validation[1][:HELD_OUT]
+        return Samples(*loaded.train, recipe, seed), lambda: few
+    files, labels, names = _folder(recipe, "train")
+    held, held_labels, held_names = _folder(recipe, "val")
     if names != held_names:
         raise ValueError("train/ and val/ do not have the same classes")
-    x = data.read_images(held[:1000], recipe.size)
-    return Samples(files, labels, recipe, seed), (x, held_labels[:1000])
+    held, held_labels = held[:HELD_OUT], held_labels[:HELD_OUT]
+
+    def read() -> data.Split:
+        return data.read_images(held, recipe.size), held_labels
+
+    return Samples(files, labels, recipe, seed), read
+
+
+def _folder(recipe: Images, part: str) -> tuple[list[Path], Tensor, list[str]]:
+    """List a part's images, shuffled once: any first few are of all classes."""
+    folder = Path(recipe.folder) / part
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data.folder: {recipe.folder!r} holds no {part}/")
+    files, labels, names = data.image_folder(folder)
+    order = torch.randperm(len(files), generator=_generator(len(files)))
+    return [files[k] for k in order.tolist()], labels[order], names
 
 
 class Order:
@@ -467,12 +479,16 @@ def _fabric(options: argparse.Namespace) -> Any:
             raise ImportError(
                 "advlib.train needs lightning-fabric: pip install it"
             ) from error
-    return Fabric(
+    if "LT_CLI_USED" in os.environ:  # `fabric run` has set and started everything
+        return Fabric()
+    fabric = Fabric(
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
         strategy="auto" if options.devices == 1 and options.num_nodes == 1 else "ddp",
     )
+    fabric.launch()
+    return fabric
 
 
 def perturb(
@@ -606,7 +622,7 @@ class Run:
 
     def report(self, command: str, seconds: float) -> dict:
         """Return the result: ``command``, recipe, versions, ``seconds``, errors."""
-        x, y = (part.to(self.fabric.device) for part in self.validation)
+        x, y = (part.to(self.fabric.device) for part in self.validation())
         pgd = partial(
             attacks.pgd_linf,
             eps=self.recipe.attack.eps,
@@ -660,7 +676,6 @@ def main(arguments: list[str] | None = None) -> None:
         raise ValueError("need 0 <= seed < 65536 and every >= 1")
     recipe = read_recipe(options.recipe, options.set)
     fabric = _fabric(options)
-    fabric.launch()
     options.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     run = Run(recipe, options.seed, options.out, fabric)

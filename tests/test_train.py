@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -237,6 +237,17 @@ def test_two_processes_train_as_one(tmp_path, unbroken):
     assert record["objective"] == pytest.approx(unbroken[1]["objective"], abs=1e-4)
 
 
+def test_fabric_run(tmp_path, unbroken):
+    """Under Fabric's own launcher its options count, and the result is the same."""
+    command = [sys.executable, "-m", "lightning_fabric.cli"]
+    command += ["--accelerator", "cpu", "--devices", "1", train.__file__, *SHORT[:2]]
+    command += [*SHORT[4:], "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    weights = load_file(tmp_path / f"{NAME}.safetensors")
+    assert largest_difference(weights, unbroken[0]) < 1e-6
+
+
 class TwoProcesses:
     """As much of Fabric as the constructor of a run asks for."""
 
@@ -435,3 +446,8 @@ def test_imagenet_recipe_runs_and_resumes(tmp_path, photographs):
     assert largest_difference(*ends) == 0
     record = one.report("a command", 1.0)
     assert record["validation"]["n"] == 8
+    few, _ = train.load_images(replace(recipe.data, num_images=4), 0)
+    assert len(few) == 4
+    assert set(few.labels.tolist()) == {0, 1}  # not the first class alone
+    for path, label in zip(few.images, few.labels.tolist(), strict=True):
+        assert path.parent.name == ("cat", "dog")[label]
