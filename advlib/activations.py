@@ -115,6 +115,10 @@ def _positive(alpha: float) -> float:
     return float(alpha)
 
 
+# all but ReLU and its surrogate
+OTHERS = (nn.LeakyReLU, nn.Softplus, ParametricSoftplus, nn.SiLU, nn.GELU)
+OTHERS += (nn.ELU, nn.CELU, SmoothReLU)
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": partial(nn.LeakyReLU, 0.2),
@@ -153,8 +157,31 @@ def with_gradient(model: nn.Module, *, smooth: bool, alpha: float = 10.0) -> nn.
     hid something. In eval mode; shares the weights; for attacks only. Raises
     ``ValueError`` for a bad ``alpha``.
     """
+    alpha = _positive(alpha)
+
+    def change(layer: nn.Module) -> nn.Module | None:
+        if isinstance(layer, (nn.ReLU, Surrogate)):
+            return Surrogate(alpha=alpha) if smooth else nn.ReLU()
+        return None if smooth or not isinstance(layer, OTHERS) else _Gated(layer)
+
     memo = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    return _swapped(copy.deepcopy(model, memo), smooth, _positive(alpha)).eval()
+    return swap(copy.deepcopy(model, memo), change).eval()
+
+
+def swap(
+    model: nn.Module, change: Callable[[nn.Module], nn.Module | None]
+) -> nn.Module:
+    """Replace, in place, each layer of ``model`` for which ``change`` returns another.
+
+    Where it returns None the layers inside are visited. Returns ``model``, or what
+    stands for it.
+    """
+    other = change(model)
+    if other is not None:
+        return other
+    for name, inner in model.named_children():
+        setattr(model, name, swap(inner, change))
+    return model
 
 
 class _Gated(nn.Module):
@@ -167,16 +194,3 @@ class _Gated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gated = F.relu(x)
         return gated + (self.layer(x) - gated).detach()
-
-
-SMOOTH = (nn.Softplus, ParametricSoftplus, nn.SiLU, nn.GELU, nn.ELU, nn.CELU)
-
-
-def _swapped(layer: nn.Module, smooth: bool, alpha: float) -> nn.Module:
-    if isinstance(layer, (nn.ReLU, Surrogate)):
-        return Surrogate(alpha=alpha) if smooth else nn.ReLU()
-    if isinstance(layer, (*SMOOTH, SmoothReLU, nn.LeakyReLU)):
-        return layer if smooth else _Gated(layer)
-    for name, inner in layer.named_children():
-        setattr(layer, name, _swapped(inner, smooth, alpha))
-    return layer

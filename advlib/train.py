@@ -375,21 +375,20 @@ def build_network(recipe: Network, shape: models.Shape, seed: int) -> nn.Module:
         model = nn.Sequential(normalize, inner)
     else:
         raise ValueError(f"network.build: {recipe.build!r} is no network of ours")
-    return model if recipe.activation == "relu" else _swap(model, recipe.activation)
+    if recipe.activation == "relu":
+        return model
 
+    def change(layer: nn.Module) -> nn.Module | None:
+        relu = isinstance(layer, nn.ReLU)
+        return activations.make(recipe.activation) if relu else None
 
-def _swap(layer: nn.Module, activation: str) -> nn.Module:
-    """Replace each ReLU, in place; one that is used twice stays one."""
-    if isinstance(layer, nn.ReLU):
-        return activations.make(activation)
-    for name, inner in layer.named_children():
-        setattr(layer, name, _swap(inner, activation))
-    return layer
+    return activations.swap(model, change)
 
 
 def has_batch_statistics(model: nn.Module) -> bool:
     """Whether ``model`` has a batch-norm layer, which looks at a whole batch."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return any(isinstance(layer, kinds) for layer in model.modules())
 
 
 # ------------------------------------------------------------------------- checkpoints

@@ -217,8 +217,7 @@ ABOVE = {
     "units": FOUNDATION,
     "words": FOUNDATION | {"units", "results"},
     "training": INNER,
-    "masking": INNER,
-    "evaluation": INNER | {"masking"},
+    "evaluation": INNER,
     "train": INNER | {"activations", "training", "evaluation", "results", "_vision"},
 }
 
