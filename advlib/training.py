@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from advlib import bounds
-from advlib._check import check_model
+from advlib._check import check_eps, check_model
 from advlib.attacks import Attack, pgd_linf
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -153,6 +153,36 @@ def _divergence(logits: Tensor, moved: Tensor) -> Tensor:
     """Return KL(softmax(logits) || softmax(moved)) per image (N,)."""
     logs = logits.log_softmax(1), moved.log_softmax(1)
     return F.kl_div(logs[1], logs[0], reduction="none", log_target=True).sum(1)
+
+
+def fast(
+    eps: float,
+    *,
+    factor: float = 1.25,
+    seed: int = 0,
+    ramp: Callable[[], float] | None = None,
+) -> Attack:
+    """Return one gradient step from a random start: an attack to train with.
+
+    The start is uniform in the l-inf ball of radius ``eps`` cut to the box [0, 1],
+    drawn from ``seed``; the step, ``factor`` times the radius, is projected onto the
+    same set: with a ``factor`` of 2 or more every pixel ends at a corner. ``ramp``
+    gives the share of the radius for each batch (None: all of it). Raises
+    ``ValueError`` for a radius that is none and unless ``factor`` is positive and
+    finite. Wong et al. 2020, arXiv:2001.03994.
+    """
+    check_eps(eps)
+    if not 0 < factor < math.inf:
+        raise ValueError(f"the factor must be positive and finite: {factor}")
+    generator = torch.Generator().manual_seed(seed)
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        radius = eps if ramp is None else eps * ramp()
+        return pgd_linf(
+            model, x, y, radius, alpha=factor * radius, num_steps=1, generator=generator
+        )
+
+    return attack
 
 
 def toward_random_target(

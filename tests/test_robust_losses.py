@@ -163,3 +163,46 @@ def test_crown_interval_training_certifies():
     ours = evaluation.certified_error(model, *DIGITS.test, margins)
     standard = evaluation.certified_error(MODEL, *DIGITS.test, margins)
     assert ours.interval[1] < standard.interval[0]
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.25, 2.0])
+def test_fast_by_the_formula(factor):
+    """A uniform start in ball and box, one signed step, clipped to both, by hand."""
+    delta = training.fast(0.1, factor=factor, seed=3)(MODEL, X, Y)
+    low, high = (X - 0.1).clamp(min=0) - X, (X + 0.1).clamp(max=1) - X
+    uniform = torch.rand(X.shape, generator=torch.Generator().manual_seed(3))
+    start = low + (high - low) * uniform
+    image = (X + start).requires_grad_()
+    loss = F.cross_entropy(MODEL(image), Y, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, image)
+    expected = (start + factor * 0.1 * gradient.sign()).maximum(low).minimum(high)
+    torch.testing.assert_close(delta, expected, rtol=0, atol=1e-6)
+
+
+def test_fast_draws_anew_and_from_its_seed():
+    """Two batches differ, two attacks of one seed agree, another seed differs."""
+    one, two, other = (training.fast(0.1, seed=seed) for seed in (0, 0, 1))
+    first = one(MODEL, X, Y)
+    assert torch.equal(first, two(MODEL, X, Y))
+    assert not torch.equal(first, one(MODEL, X, Y))
+    assert not torch.equal(first, other(MODEL, X, Y))
+
+
+def test_fast_follows_its_ramp():
+    """Nothing at share 0, half the radius at one half; never outside the box."""
+    attack = training.fast(0.2, ramp=training.Ramp(2))
+    for radius in (0.0, 0.1, 0.2, 0.2):
+        delta = attack(MODEL, X, Y)
+        assert float(delta.abs().max()) == pytest.approx(radius, abs=1e-6)
+        assert (X + delta).min() >= 0
+        assert (X + delta).max() <= 1
+
+
+def test_fast_refuses():
+    """A radius in the wrong units, and a factor that is no length."""
+    for eps in (-0.1, 8.0, float("nan")):
+        with pytest.raises(ValueError, match="eps"):
+            training.fast(eps)
+    for factor in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="factor"):
+            training.fast(0.1, factor=factor)
