@@ -118,7 +118,7 @@ def test_template(path):
     assert -1 not in places
     assert places == sorted(places)
     assert text.startswith("# ")
-    exercises = re.findall(r"\*\*Exercise [\d.ab]+ \((\w+)\)", text)
+    exercises = re.findall(r"\*\*Exercise [\d.abc]+ \((\w+)\)", text)
     assert 5 <= len(exercises) <= 8
     assert {"recall", "pencil", "code", "open"} == set(exercises)
     folded = text.count("<details><summary>Solution</summary>")
