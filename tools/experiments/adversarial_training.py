@@ -25,7 +25,7 @@ from advlib import attacks, bounds, data, evaluation, models, results, training
 
 COMMAND = "python tools/experiments/adversarial_training.py"
 SEEDS = (0, 1, 2)
-VALIDATED, COMPARED = 1000, 500  # validation images; test images for the tightness
+VALIDATED, COMPARED = 1000, 200  # validation images; test images for the tightness
 RADII = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the test radius, for the same
 RESTARTS, QUERIES = 12, 300  # of the strong ensemble
 BATCH = 100
