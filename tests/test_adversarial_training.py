@@ -105,6 +105,16 @@ def test_a_contradiction_is_not_recorded(monkeypatch):
         sweep.errors(MODEL, *FEW, 0.3)
 
 
+def test_a_bound_above_the_attack_is_not_recorded(monkeypatch):
+    """CROWN that promises a little more than an attack leaves: refused."""
+    honest = bounds.crown_margins
+    monkeypatch.setattr(
+        sweep.bounds, "crown_margins", lambda *args: honest(*args) + 3.0
+    )
+    with pytest.raises(ArithmeticError, match="below what crown"):
+        sweep.tightness(MODEL, *FEW, 0.1)
+
+
 def test_tightness_is_ordered():
     """Intervals below CROWN below the attack; margins fall as the radius grows."""
     found = sweep.tightness(MODEL, *FEW, 0.1)
