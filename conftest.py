@@ -8,6 +8,7 @@ import torch
 from advlib import data
 
 COMMITTED = "mnist"  # the data set behind the committed outputs
+SPLIT = ("test_colab.py",)  # long and independent tests: to whichever worker is free
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("ADVLIB_IMAGENET", None)  # its outputs are not the committed ones
     if config.getoption("nbval", default=False) and name != COMMITTED:
         config.option.nbval, config.option.nbval_lax = False, True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers a file's tests stay on one, but for those of ``SPLIT``."""
+    for item in items:
+        if item.path.name not in SPLIT:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
