@@ -26,7 +26,7 @@ from advlib._vision import torchvision
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = WEIGHTS / "sha256.json"
-METHODS = ("pgd", "ibp", "autoencoder")
+METHODS = ("pgd", "fgsm", "ibp", "autoencoder")
 PARTS = ("train", "all", "first half", "second half")
 
 
@@ -36,8 +36,8 @@ class Recipe:
 
     ``build`` names a function of ``advlib.models``. ``eps`` > 0 is robust training in
     the l-inf ball, box respected, by ``method``: "pgd" trains on images attacked by
-    ``num_steps`` of PGD from a random start with ``alpha = 2.5 eps / num_steps``, "ibp"
-    on ``training.IntervalLoss``. The radius grows from 0 to ``eps`` over the first
+    ``num_steps`` of PGD from a random start with ``alpha = 2.5 eps / num_steps``,
+    "fgsm" by that one step from 0, "ibp" on ``training.IntervalLoss``. The radius grows from 0 to ``eps`` over the first
     ``ramp`` (a share) of the updates. At least ``min_steps`` updates are made, so that
     a small data set gets more epochs. Method "autoencoder" first trains the layers
     before the last as the encoder of a sparse autoencoder, for ``encoder_epochs``, then
@@ -80,14 +80,16 @@ class Recipe:
         return training.Ramp(round(self.ramp * updates))
 
     def attack(self, n: int = 1) -> attacks.Attack | None:
-        """Return the training attack for ``n`` images; None unless by PGD."""
-        if self.eps == 0 or self.method != "pgd":
+        """Return the training attack for ``n`` images; None unless by one."""
+        if self.eps == 0 or self.method not in ("pgd", "fgsm"):
             return None
         generator = torch.Generator().manual_seed(self.seed)
         growth = self._growth(n)
 
         def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             eps = self.eps * growth()
+            if self.method == "fgsm":
+                return attacks.fgsm(model, x, y, eps)
             return attacks.pgd_linf(
                 model,
                 x,
@@ -150,6 +152,7 @@ RECIPES = {
     "cnn_small_pgd_0": CNN_PGD,
     "cnn_small_pgd_1": replace(CNN_PGD, seed=1),
     "cnn_small_pgd_2": replace(CNN_PGD, seed=2),
+    "cnn_small_fgsm": replace(CNN_PGD, method="fgsm"),  # collapses: Chapter 8a
     **{f"cnn_shallow_{i}": replace(CNN_SHALLOW, seed=i) for i in range(3)},
     **{f"cnn_deep_{i}": replace(CNN_DEEP, seed=i) for i in range(3)},
     "fc10_1e-4": replace(FC10, decay=(1e-4,)),
