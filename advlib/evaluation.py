@@ -1,4 +1,7 @@
-"""Error rates: clean <= attacked <= true robust <= certified, with their intervals."""
+"""Error rates: clean <= attacked <= true robust <= certified, with their intervals.
+
+``masking_checks`` looks for signs that an attacked error is too low.
+"""
 
 import math
 import time

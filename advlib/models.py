@@ -2,7 +2,9 @@
 
 ``small``, ``dnn_2``, ``dnn_4`` and ``cnn`` have the layers of the networks in Kolter
 and Madry's tutorial of 2018. All take images in [0, 1] and return logits. For the
-bounds, ``canonical`` rewrites a network with four kinds of layer.
+bounds, ``canonical`` rewrites a network with four kinds of layer. ``Scale``,
+``Quantise``, ``Noise`` and ``Ripple`` hide a network's gradient on purpose: what
+``evaluation.masking_checks`` should see.
 """
 
 import math

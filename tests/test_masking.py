@@ -466,4 +466,4 @@ def test_one_committed_row_again(record):
         (old,) = [r for r in record["networks"] if (r["base"], r["mask"]) == task]
         new = masking.measured(task, dataset, record["images"])
         for name, check in new["checks"].items():
-            assert abs(check["count"] - old["checks"][name]["count"]) <= 15
+            assert abs(check["count"] - old["checks"][name]["count"]) <= 5
