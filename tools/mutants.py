@@ -39,6 +39,12 @@ LIPSCHITZ = ("tests/test_lipschitz.py",)
 POOL = ("tests/test_pool.py",)
 ACTIVATIONS = ("tests/test_activations.py",)
 LOSSES = ("tests/test_robust_losses.py",)
+MASKING = (
+    "tests/test_masking.py::test_silence_on_honest_networks",
+    "tests/test_masking.py::test_what_fires_on_masked_networks",
+    "tests/test_masking.py::test_by_hand",
+    "tests/test_masking.py::test_a_radius_that_is_too_large",
+)
 RECIPES = tuple(
     f"tests/test_train.py::{name}"
     for name in (
@@ -363,6 +369,20 @@ MUTANTS = [
         "    if not intact:\n",
         "    if False:\n",
         RECIPES,
+    ),
+    Mutant(
+        "masking: transfer from the model under test",
+        "advlib/evaluation.py",
+        "return lambda model, x, y: attack(substitute, x, y)",
+        "return lambda model, x, y: attack(model, x, y)",
+        MASKING,
+    ),
+    Mutant(
+        "masking: the larger radius counts those that never fell",
+        "advlib/evaluation.py",
+        "many & ~fooled(pgd(2 * eps), many)",
+        "~fooled(pgd(2 * eps), many)",
+        MASKING,
     ),
 ]
 
