@@ -482,20 +482,28 @@ def sgd(
     )
 
 
+def shift(x: Tensor, generator: torch.Generator, *, pad: int = 4) -> Tensor:
+    """Return images ``x`` (N, C, H, W), each moved by up to ``pad`` pixels.
+
+    Each image draws its own shift from ``generator``. What moves in from outside is 0.
+    """
+    h, w = x.shape[2:]
+    padded = F.pad(x, (pad,) * 4)
+    corners = torch.randint(2 * pad + 1, (len(x), 2), generator=generator).tolist()
+    return torch.stack(
+        [padded[k, :, i : i + h, j : j + w] for k, (i, j) in enumerate(corners)]
+    )
+
+
 def shift_and_flip(x: Tensor, generator: torch.Generator, *, pad: int = 4) -> Tensor:
     """Return images ``x`` (N, C, H, W), moved by up to ``pad`` pixels and mirrored.
 
-    Each image draws its own shift, and is mirrored left to right with probability one
-    half, from ``generator``. What moves in from outside is 0. The usual augmentation
-    for natural images; not for digits, which a mirror makes wrong.
+    As ``shift``; then each is mirrored left to right with probability one half, from
+    ``generator``. The usual augmentation for natural images; not for digits, which a
+    mirror makes wrong.
     """
-    n, _, h, w = x.shape
-    padded = F.pad(x, (pad,) * 4)
-    corners = torch.randint(2 * pad + 1, (n, 2), generator=generator).tolist()
-    mirror = torch.randint(2, (n, 1, 1, 1), generator=generator).bool()
-    moved = torch.stack(
-        [padded[k, :, i : i + h, j : j + w] for k, (i, j) in enumerate(corners)]
-    )
+    moved = shift(x, generator, pad=pad)
+    mirror = torch.randint(2, (len(x), 1, 1, 1), generator=generator).bool()
     return torch.where(mirror.to(x.device), moved.flip(3), moved)
 
 

@@ -436,6 +436,18 @@ def test_after_each_epoch():
     assert calls == list(enumerate(history))
 
 
+def test_shift_by_brute_force():
+    """Each image is one of the 9 that a pixel to all sides allows; none is mirrored."""
+    image = torch.arange(1.0, 26).view(1, 1, 5, 5)
+    padded = F.pad(image, (1,) * 4)
+    allowed = [padded[:, :, i : i + 5, j : j + 5] for i in range(3) for j in range(3)]
+    draw = torch.Generator().manual_seed(0)
+    drawn = training.shift(image.expand(200, 1, 5, 5), draw, pad=1)
+    match = (drawn.flatten(1)[:, None] == torch.cat(allowed).flatten(1)).all(2)
+    assert (match.sum(1) == 1).all()
+    assert match.any(0).all()
+
+
 def test_shift_and_flip_by_brute_force():
     """Each image is one of the 81 x 2 it may become; no shift is left out."""
     image = torch.arange(1.0, 26).view(1, 1, 5, 5)
