@@ -402,8 +402,9 @@ def detectable_difference(
     edge = stats.t.ppf(1 - level / 2, seeds - 1)
 
     def missing(shift: float) -> float:
-        found = stats.nct.sf(edge, seeds - 1, shift)
-        return float(found + stats.nct.cdf(-edge, seeds - 1, shift)) - power
+        # the lower tail, mirrored: scipy's cdf is NaN there for two seeds
+        tails = [stats.nct.sf(edge, seeds - 1, sign * shift) for sign in (1, -1)]
+        return float(sum(tails)) - power
 
     upper = 1.0
     while missing(upper) < 0:

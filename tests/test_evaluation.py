@@ -446,7 +446,7 @@ def test_holm_keeps_the_level():
     assert np.mean(hits) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
 
 
-@pytest.mark.parametrize("seeds", [3, 8])
+@pytest.mark.parametrize("seeds", [2, 3, 8])
 def test_detectable_difference_by_simulation(seeds):
     """A true difference of that size is found in 80 % of simulated experiments."""
     shift = evaluation.detectable_difference(2.0, seeds)
