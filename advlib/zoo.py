@@ -37,9 +37,10 @@ class Recipe:
     ``build`` names a function of ``advlib.models``. ``eps`` > 0 is robust training in
     the l-inf ball, box respected, by ``method``: "pgd" trains on images attacked by
     ``num_steps`` of PGD from a random start with ``alpha = 2.5 eps / num_steps``,
-    "fgsm" by that one step from 0, "ibp" on ``training.IntervalLoss``. The radius grows from 0 to ``eps`` over the first
-    ``ramp`` (a share) of the updates. At least ``min_steps`` updates are made, so that
-    a small data set gets more epochs. Method "autoencoder" first trains the layers
+    "fgsm" by that one step from 0, "ibp" on ``training.IntervalLoss``. The radius
+    grows from 0 to ``eps`` over the first ``ramp`` (a share) of the updates. At least
+    ``min_steps`` updates are made, so that a small data set gets more epochs. Method
+    "autoencoder" first trains the layers
     before the last as the encoder of a sparse autoencoder, for ``encoder_epochs``, then
     only the last on labels. ``decay`` is that of ``training.DecayedLoss``. ``part``
     says which images are trained on (see ``training_images``). Raises ``ValueError``
