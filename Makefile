@@ -5,9 +5,9 @@ BIN := .venv/bin
 SITE := _build/html/index.html
 # One thread, so that the last digits of a training do not depend on the machine's
 # cores; two workers, whole files to each, as a notebook's cells share one kernel
-# (conftest.py makes the groups, and says which files are split).
+# (conftest.py says which files are split).
 ONE := OMP_NUM_THREADS=1 PYTHONHASHSEED=0
-PYTEST := $(ONE) $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
+PYTEST := $(ONE) $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300
 .PHONY: book test unit chapters refresh stamp shots portable bench mutants lint lab clean
 

@@ -4,11 +4,12 @@ import os
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from advlib import data
 
 COMMITTED = "mnist"  # the data set behind the committed outputs
-SPLIT = ("test_colab.py",)  # long and independent tests: to whichever worker is free
+SPLIT = ("tests/test_colab.py",)  # long, independent tests: to whichever is free
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +29,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.nbval, config.option.nbval_lax = False, True
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> LoadScopeScheduling:
     """With several workers a file's tests stay on one, but for those of ``SPLIT``."""
-    for item in items:
-        if item.path.name not in SPLIT:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    return ByFile(config, log)
+
+
+class ByFile(LoadScopeScheduling):
+    """Whole files to each worker: a notebook's cells share one kernel."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return nodeid if file in SPLIT else file
 
 
 def pytest_report_header(config: pytest.Config) -> str:
