@@ -76,7 +76,7 @@ def test_trades_trains_a_robust_network():
     """The attacked error falls far below that of standard training."""
     model = models.seeded(models.mlp, DIGITS.shape, [32], seed=0)
     objective = trades(alpha=0.05, num_steps=3)
-    training.fit(model, *DIGITS.train, epochs=15, lr=0.1, objective=objective)
+    training.fit(model, *DIGITS.train, epochs=40, lr=0.1, objective=objective)
 
     def attack(model, x, y):
         return attacks.pgd_linf(model, x, y, 0.1, alpha=0.02, num_steps=20)
