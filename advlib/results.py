@@ -8,6 +8,7 @@ time; its digest shows an edit by hand.
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +41,12 @@ def _digest(record: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _text(content: dict) -> str:
+    """Return it as JSON, indented, the innermost lists and objects on one line each."""
+    text = json.dumps(content, indent=1) + "\n"
+    return re.sub(r"[\[{][^][{}]*[\]}]", lambda m: re.sub(r"\n *", " ", m[0]), text)
+
+
 def save(
     name: str,
     data: dict | list,
@@ -69,7 +76,7 @@ def save(
     path = _path(name)
     path.parent.mkdir(exist_ok=True)
     content = record | {"sha256": _digest(record)}
-    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    path.write_text(_text(content), "utf-8")
     return path
 
 

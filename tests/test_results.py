@@ -48,6 +48,14 @@ def test_tuples_come_back_as_lists_and_absent_packages_are_left_out(folder):
     assert set(record["versions"]) == {"python", "numpy"}
 
 
+def test_innermost_lists_take_one_line(folder):
+    """Brackets and line breaks inside strings stay as they are."""
+    data = {"rows": [[1, 2], {"a": 3, "b": "x] [y\n  z {"}], "empty": []}
+    path = results.save("t", data, **FACTS)
+    assert results.load("t")["data"] == data
+    assert "  [ 1, 2 ],\n" in path.read_text()
+
+
 def test_saving_again_replaces(saved):
     """One file for each experiment: the last run."""
     results.save("gap", [1], **FACTS)
@@ -126,3 +134,10 @@ def test_every_committed_record_loads():
         record = results.load(path.stem)
         assert "/work/" not in json.dumps(record)
         assert "/home/" not in json.dumps(record)
+
+
+def test_weights_and_records_stay_small():
+    """Together they travel with every install: at most 25 MB."""
+    folders = results.RESULTS, results.RESULTS.parent / "weights"
+    sizes = [path.stat().st_size for folder in folders for path in folder.iterdir()]
+    assert sum(sizes) <= 25_000_000
