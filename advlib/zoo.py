@@ -34,7 +34,7 @@ PARTS = ("train", "all", "first half", "second half")
 class Recipe:
     """How a network was trained: SGD, ``lr`` for ``epochs``, then ``lr / 10``.
 
-    ``build`` names a function of ``advlib.models``. ``eps`` > 0 is robust training in
+    ``build`` names a function of ``networks.models``. ``eps`` > 0 is robust training in
     the l-inf ball, box respected, by ``method``: "pgd" trains on images attacked by
     ``num_steps`` of PGD from a random start with ``alpha = 2.5 eps / num_steps``,
     "fgsm" by that one step from 0, "ibp" on ``training.IntervalLoss``. The radius

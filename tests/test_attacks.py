@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from advlib import attacks, linear, models
+from advlib.attacks.apgd import _checkpoints, _Schedule
+from advlib.attacks.search import _squares, stripes
 
 SHAPE = (1, 3, 3)
 
@@ -745,8 +747,8 @@ def test_apgd_returns_its_best_point():
 
 def test_the_checkpoints_of_apgd():
     """The paper's list for 100 steps: 22, then 19, 16, 13, 10, 7 and 6 more."""
-    assert attacks._checkpoints(100)[:8] == [22, 41, 57, 70, 80, 87, 93, 99]
-    assert attacks._checkpoints(1)[0] == 1
+    assert _checkpoints(100)[:8] == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert _checkpoints(1)[0] == 1
 
 
 def test_apgd_halves_a_step_that_does_not_help():
@@ -754,7 +756,7 @@ def test_apgd_halves_a_step_that_does_not_help():
     model, x, y = problem(0)
     with torch.no_grad():
         model[-1].weight.zero_()
-    schedule = attacks._Schedule(model, x, y, attacks.cross_entropy, 0 * x, 0.4)
+    schedule = _Schedule(model, x, y, attacks.cross_entropy, 0 * x, 0.4)
     schedule.look(0.1 + 0 * x)
     assert (schedule.halve(0.1 + 0 * x) == 0).all()
     assert schedule.size.tolist() == pytest.approx([0.2] * len(x))
@@ -765,15 +767,15 @@ def test_square_sets_squares_of_full_size():
     delta = torch.zeros(300, 2, 6, 5)
     generator = torch.Generator().manual_seed(0)
     for side in (1, 2, 5):
-        masks = attacks._squares(delta, side, generator)[:, 0]
+        masks = _squares(delta, side, generator)[:, 0]
         assert (masks.flatten(1).sum(1) == side**2).all()
         assert (masks.any(1).sum(1) == side).all()
-    corners = attacks._squares(delta, 2, generator)[:, 0]
+    corners = _squares(delta, 2, generator)[:, 0]
     assert corners[:, 0, 0].any()
     assert corners[:, -1, -1].any()
-    stripes = attacks._stripes(delta - 1, delta + 1, generator)
-    assert (stripes == stripes[:, :, :1]).all()
-    assert set(stripes.unique().tolist()) == {-1, 1}
+    columns = stripes(delta - 1, delta + 1, generator)
+    assert (columns == columns[:, :, :1]).all()
+    assert set(columns.unique().tolist()) == {-1, 1}
 
 
 def test_square_needs_no_gradient():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from advlib import bounds, linear, models
+from advlib.bounds import plan
 
 SLACK = 1e-9
 Residual = models.Residual
@@ -890,7 +891,7 @@ def test_batches_split_for_memory_give_the_same(name, budget, monkeypatch):
     want = {m: margins(m, model, x, y, eps) for m in MARGINS}
     want_given = margins("crown", model, x, y, eps, pre=pre)
     want_pre = bounds.relu_bounds(model, *bounds.input_box(x, eps))
-    monkeypatch.setattr(bounds, "BUDGET", budget)
+    monkeypatch.setattr(plan, "BUDGET", budget)
     for m, expected in want.items():
         found = margins(m, model, x, y, eps)
         assert torch.allclose(found, expected, atol=1e-10), m

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advlib import bounds, branch_and_bound, exact, linear, models
+from advlib.exact import splits
+from advlib.networks.canonical import canonical_double
 
 MODEST = settings(deadline=None, max_examples=8, derandomize=True, database=None)
 bab, minimal = branch_and_bound.branch_and_bound, branch_and_bound.minimal_margin
@@ -130,9 +132,9 @@ def test_bounds_of_subproblems_hold_on_their_branch(seed):
     the branch that makes it true, not slack.
     """
     model, x, y = network("dense", seed, images=1)
-    net = exact._double(model, x.shape[1:])
+    net = canonical_double(model, x.shape[1:])
     box = bounds.input_box(x, 0.4)
-    search = branch_and_bound._Search(net, x, y, box)
+    search = splits.Search(net, x, y, box)
     roots = search.root(torch.tensor([0]))
     generator = torch.Generator().manual_seed(seed)
     share = torch.rand((20000, 1, 4, 4), generator=generator).double()
@@ -243,14 +245,14 @@ def test_a_stopped_search_is_unknown_and_its_bound_is_proven(stop):
 def test_nodes_that_hold_no_point_are_dropped():
     """A phase that the bounds exclude: contradicted, whichever way round."""
     model, x, y = network("dense", 0, images=1)
-    net = exact._double(model, x.shape[1:])
-    search = branch_and_bound._Search(net, x, y, bounds.input_box(x, 0.05))
+    net = canonical_double(model, x.shape[1:])
+    search = splits.Search(net, x, y, bounds.input_box(x, 0.05))
     nodes = search.root(torch.tensor([0]))
     stable = ((nodes.low > 0.01) | (nodes.high < -0.01))[0].nonzero()[0, 0]
     excluded = -1 if nodes.low[0, stable] > 0 else 1
     nodes.phase[0, stable], nodes.unit[0] = excluded, stable
     search.tighten(nodes)
-    assert branch_and_bound._contradicted(nodes).tolist() == [True, False]
+    assert splits.contradicted(nodes).tolist() == [True, False]
 
 
 def test_sweeps_are_the_same_with_two_workers():

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import advlib
 from advlib import bounds, certificates, data, models, zoo
-from advlib.certificates import (
+from advlib.proof import checker
+from advlib.proof.certificates import (
     Exact,
     RejectedError,
     check_certificate,
@@ -24,9 +26,7 @@ from advlib.certificates import (
 )
 
 MODEST = settings(deadline=None, max_examples=40, derandomize=True, database=None)
-COMMITTED = (
-    Path(certificates.__file__).parent / "results/mnist-certificates.safetensors"
-)
+COMMITTED = Path(advlib.__file__).parent / "results/mnist-certificates.safetensors"
 
 
 def dense(*widths: int, seed: int = 0, scale: float = 1.0) -> nn.Sequential:
@@ -134,7 +134,7 @@ def test_integers_beat_fractions():
 def test_lines_hold_on_the_interval(low, width, slope):
     """Both lines around a ReLU, at the ends, at 0 and between, in exact numbers."""
     ends = [np.array([v], dtype=object) for v in (low, low + width)]
-    line = certificates._exact_line(*ends, np.array([[slope]]))
+    line = checker._exact_line(*ends, np.array([[slope]]))
     below, above = line.lower[0].fractions()[0], line.upper.fractions()[0]
     offset = line.offset.fractions()[0]
     for step in [low, low + width, *(low + width * k // 7 for k in range(8)), 0]:

@@ -8,8 +8,17 @@ import pytest
 
 import advlib
 
-MODULES = sorted(Path(advlib.__file__).parent.glob("*.py"))
-TREES = {path.stem: ast.parse(path.read_text("utf-8")) for path in MODULES}
+PACKAGE = Path(advlib.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """``attacks.pgd`` for a module, ``attacks`` for a room's front door."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "advlib"
+
+
+TREES = {room(path): ast.parse(path.read_text("utf-8")) for path in MODULES}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 # what matplotlib takes is wider than any hint that would help a reader
@@ -21,8 +30,8 @@ UNTYPED = {
     ("plot.band", "center"),
     ("plot.band", "low"),
     ("plot.band", "high"),
-    ("models.seeded", "args"),  # handed on as they are
-    ("models.seeded", "kwargs"),
+    ("networks.models.seeded", "args"),  # handed on as they are
+    ("networks.models.seeded", "kwargs"),
 }
 
 
@@ -42,7 +51,7 @@ def definitions() -> dict[str, ast.AST]:
 
 def is_public(name: str) -> bool:
     """No part of the name is private; special methods have their class's docstring."""
-    return not any(part.startswith("_") for part in name.split(".")[1:])
+    return not any(part.startswith("_") for part in name.split("."))
 
 
 ALL = definitions()
@@ -62,28 +71,35 @@ def arguments(node) -> list[ast.arg]:
     return [arg for arg in every if arg is not None and arg.arg != "self"]
 
 
+def same_room(name: str, other: str) -> list[str]:
+    """What ``other`` can mean in the docstring of ``name``: a name of its room."""
+    first = name.split(".")[0]
+    found = [n for n in ALL if n.split(".")[0] == first and n.endswith(f".{other}")]
+    return [n for n in found if f"{n.rsplit('.', 1)[0]}" in TREES]
+
+
 def described(name: str, seen: frozenset = frozenset()) -> str:
     """The docstring of ``name`` and of those to which it refers.
 
     A reference is a phrase such as "as ``f``", "see ``f``", "what ``f`` raises", "as
     there"; the functions meant are those that the docstring names.
     """
-    module = name.split(".")[0]
     text = " ".join((ast.get_docstring(ALL[name]) or "").split())
     if re.search(r"\b([Aa]s|see|what) (``\w+``|there)", text):
         for other in re.findall(r"``(\w+)``", text):
-            target = f"{module}.{other}"
-            if target in ALL and target not in seen | {name}:
-                text += " " + described(target, seen | {name})
+            for target in same_room(name, other):
+                if target not in seen | {name}:
+                    text += " " + described(target, seen | {name})
     return text
 
 
 def test_the_walk_finds_the_package():
     """The rules below are checked on something: known functions are among them."""
-    assert {"attacks.pgd_linf", "linear.worst_delta", "zoo.Recipe.rates"} <= set(PUBLIC)
-    assert "attacks._shrink" in ALL
-    assert "attacks._shrink" not in PUBLIC
-    assert {"data.Dataset", "evaluation.ErrorRate"} <= set(CLASSES)
+    known = {"attacks.pgd.pgd_linf", "exact.linear.worst_delta", "zoo.Recipe.rates"}
+    assert known <= set(PUBLIC)
+    assert "attacks.strong._turns" in ALL
+    assert "attacks.strong._turns" not in PUBLIC
+    assert {"data.Dataset", "evaluation.errors.ErrorRate"} <= set(CLASSES)
     assert len(PUBLIC) > 40
 
 
@@ -193,27 +209,39 @@ def test_no_print_no_bare_except_no_star_import(module):
             assert all(alias.name != "*" for alias in node.names)
 
 
-# who may import whom: the order of the argument
-FOUNDATION = {"_check", "models", "data"}
-INNER = FOUNDATION | {"attacks", "linear", "bounds", "exact", "relaxations"}
-INNER |= {"certificates", "smoothing", "lipschitz", "branch_and_bound"}
+def imports(module: str) -> list[tuple[str, str]]:
+    """What ``module`` imports of advlib: (module, name), name "" for a module."""
+    found = []
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "advlib"
+        ):
+            inner = node.module.removeprefix("advlib").lstrip(".")
+            for alias in node.names:
+                whole = f"{inner}.{alias.name}".lstrip(".")
+                is_module = whole in TREES or alias.name in advlib.MODULES
+                found.append((whole, "") if is_module else (inner, alias.name))
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.startswith("advlib.")]
+            found += [(name.removeprefix("advlib."), "") for name in names]
+    return found
+
+
+# who may import whom, room by room: the order of the argument
+FOUNDATION = {"_check", "networks", "data"}
+INNER = FOUNDATION | {"attacks", "bounds", "exact", "proof"}
 ABOVE = {
     "_check": set(),
     "_vision": set(),
-    "models": set(),
     "activations": set(),
     "plot": set(),
     "results": set(),
     "data": {"_vision"},
+    "networks": {"_check"},
     "attacks": FOUNDATION,
-    "linear": FOUNDATION,
     "bounds": FOUNDATION,
     "exact": FOUNDATION | {"attacks", "bounds"},
-    "branch_and_bound": FOUNDATION | {"attacks", "bounds", "exact"},
-    "relaxations": FOUNDATION | {"bounds"},
-    "lipschitz": FOUNDATION | {"bounds"},
-    "certificates": FOUNDATION | {"bounds"},
-    "smoothing": FOUNDATION,
+    "proof": FOUNDATION | {"bounds"},
     "units": FOUNDATION,
     "words": FOUNDATION | {"units", "results"},
     "training": INNER,
@@ -222,17 +250,38 @@ ABOVE = {
 }
 
 
-@pytest.mark.parametrize("module", [name for name in ABOVE if name in TREES])
+@pytest.mark.parametrize("module", [m for m in TREES if m.split(".")[0] in ABOVE])
 def test_dependence_is_one_way(module):
     """No module imports one that comes later in the argument; plot imports none."""
-    used = set()
+    first = module.split(".")[0]
+    short = advlib.MODULES
+    used = {short.get(other, other).split(".")[0] for other, _ in imports(module)}
+    assert used <= ABOVE[first] | {first}
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_no_module_uses_the_underscore_names_of_another(module):
+    """Neither imported nor reached through the module's name."""
+    taken = imports(module)
+    assert [pair for pair in taken if pair[1].startswith("_")] == []
+    names = {other.split(".")[-1] for other, name in taken if not name}
     for node in ast.walk(TREES[module]):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            parts = node.module.split(".")
-            if parts[0] == "advlib":
-                used |= {parts[1]} if parts[1:] else {a.name for a in node.names}
-        if isinstance(node, ast.Import):
-            used |= {
-                a.name.split(".")[1] for a in node.names if a.name.startswith("advlib.")
-            }
-    assert used <= ABOVE[module]
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert not (node.value.id in names and node.attr.startswith("_")), node.attr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: room(p))
+def test_modules_are_short(path):
+    """At most 450 lines."""
+    assert len(path.read_text("utf-8").splitlines()) <= 450
+
+
+def test_every_short_name_is_a_module_of_a_room():
+    """``from advlib import NAME``: each stands for one module, and for no other."""
+    for name, where in advlib.MODULES.items():
+        assert where in TREES
+        assert getattr(advlib, name).__name__ == f"advlib.{where}"
+        assert name in dir(advlib)
+        assert name not in TREES
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        advlib.nothing  # noqa: B018

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import nn
 
 from advlib import attacks, bounds, evaluation, exact, models
-from advlib.branch_and_bound import branch_and_bound
+from advlib.exact.branch_and_bound import branch_and_bound
 
 MODEST = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from advlib import attacks, data, models, zoo
+from advlib.attacks.lbfgs import _cross_entropy, _Hinge, _Penalised
 from advlib.exact import shortest_linear
 
 ATTACKS = {
@@ -232,10 +233,8 @@ def test_value_and_gradient_agree(loss):
     logits = model(x).detach()
     target = int(logits.argmin())
     lead = float(attacks.margin_loss(logits, torch.tensor([target])))
-    cost = attacks._cross_entropy if loss == "cross_entropy" else attacks._Hinge(lead)
-    one = attacks._Penalised(
-        model, model.double(), x.double(), target, cost, "bounds", 100
-    )
+    cost = _cross_entropy if loss == "cross_entropy" else _Hinge(lead)
+    one = _Penalised(model, model.double(), x.double(), target, cost, "bounds", 100)
     z = one.start + 0.01
     value, gradient = one.value(z.copy(), 0.7)
     for i, direction in enumerate(np.eye(9)):

@@ -62,12 +62,12 @@ def test_the_list_is_complete():
 
 SCRIPT = """
 import sys
-from dataclasses import replace
 import mutants
 old, sign = "    return rows[y][:, None] - rows", {"turned": "-", "same": "+"}
 for name, s in sign.items():
     new = f"    return {s}(rows[y][:, None] - rows)"
-    bug = replace(mutants.MUTANTS[0], name=name, old=old, new=new, tests=(sys.argv[1],))
+    file = "advlib/bounds/margins.py"
+    bug = mutants.Mutant(name, file, old, new, (sys.argv[1],))
     mutants.MUTANTS.append(bug)
 print(mutants.main(["turned"]), mutants.main(["same"]))
 """

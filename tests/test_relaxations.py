@@ -10,6 +10,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from advlib import bounds, models, relaxations
+from advlib.bounds import programs
 
 SLACK = 1e-6  # HiGHS stops within 1e-7 of feasibility; weights here are of order one
 
@@ -249,10 +250,10 @@ def test_dual_values_are_sound_for_any_dual_variables():
         (low[0].numpy(), up[0].numpy()) for low, up in bounds.relu_bounds(model, *box)
     ]
     corners = tuple(t.flatten().numpy() for t in box)
-    program, value = relaxations._start(*corners)
-    stages = relaxations._stages(models.canonical(model, (1, 2, 3)), (1, 2, 3))
-    value = relaxations._push(program, stages, value, pre)
-    matrix = relaxations._matrix(program)
+    program, value = programs.start_program(*corners)
+    stages = programs.network_stages(models.canonical(model, (1, 2, 3)), (1, 2, 3))
+    value = programs.push_stages(program, stages, value, pre)
+    matrix = programs.row_matrix(program)
     spec = bounds.margin_spec(y, 4)[0].double().numpy()
     best = relaxations.lp_margins(model, x, y, eps)[0].numpy()
     rng = np.random.default_rng(0)
@@ -262,7 +263,7 @@ def test_dual_values_are_sound_for_any_dual_variables():
             cost = program.wide(sparse.csr_array(spec[j : j + 1]) @ value[0]).toarray()[
                 0
             ]
-            found = relaxations._dual_value(program, matrix, cost, duals)
+            found = programs._dual_value(program, matrix, cost, duals)
             assert found + spec[j] @ value[1] <= best[j] + 1e-9
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from advlib import attacks, bounds, certificates, exact, models, relaxations
 from advlib import branch_and_bound as bb
+from advlib.exact import integer_programs
 
 NETWORKS = 210
 CHUNKS = 7  # tests of 30 networks each, so that a failure names a few
@@ -542,7 +543,7 @@ def test_a_stopped_solver_reports_what_it_has_proven(nodes, monkeypatch):
         values.append(problem.value)
         return "limit"
 
-    monkeypatch.setattr(exact, "_run", stop)
+    monkeypatch.setattr(integer_programs, "_run", stop)
     found = exact.milp_margin(model, x, y, target, eps)
     loss = functools.partial(attacks.targeted_loss, target=target)
     delta = attacks.pgd_linf(model, x, y, eps, alpha=0.04, num_steps=60, loss=loss)

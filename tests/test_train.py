@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from advlib import attacks, data, train
+from advlib.train import command
 
 pytest.importorskip("lightning_fabric")
 DIGITS = ["--recipe", "digits_quick", "--accelerator", "cpu"]
@@ -239,8 +241,9 @@ def test_two_processes_train_as_one(tmp_path, unbroken):
 
 def test_fabric_run(tmp_path, unbroken):
     """Under Fabric's own launcher its options count, and the result is the same."""
+    script = str(Path(train.__file__).with_name("__main__.py"))
     command = [sys.executable, "-m", "lightning_fabric.cli"]
-    command += ["--accelerator", "cpu", "--devices", "1", train.__file__, *SHORT[:2]]
+    command += ["--accelerator", "cpu", "--devices", "1", script, *SHORT[:2]]
     command += [*SHORT[4:], "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -299,8 +302,8 @@ def test_killed_and_resumed(tmp_path, unbroken):
 def test_resumes_in_the_middle_of_an_epoch(tmp_path, unbroken):
     """Stopped after 30 of 46 steps, seven into the second epoch: the same end."""
     recipe = train.read_recipe("digits_quick", ["schedule.epochs=2"])
-    options = train._options([*SHORT, "--out", str(tmp_path)])
-    fabric = train._fabric(options)
+    options = command._options([*SHORT, "--out", str(tmp_path)])
+    fabric = command._fabric(options)
     first = train.Run(recipe, 0, tmp_path, fabric)
     step, steps = first.step, []
 
@@ -421,7 +424,9 @@ def test_imagenet_recipe_runs_and_resumes(tmp_path, photographs):
     ]
     recipe = train.read_recipe("imagenet_sat", changes)
     assert asdict(recipe)["network"]["build"] == "resnet50"
-    fabric = train._fabric(train._options(["--recipe", "x", "--accelerator", "cpu"]))
+    fabric = command._fabric(
+        command._options(["--recipe", "x", "--accelerator", "cpu"])
+    )
     ends = []
     for name, stops in (("whole", [2]), ("halves", [1, 2])):
         (tmp_path / name).mkdir()

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import sys
 
 import pytest
 import torch
@@ -309,7 +310,7 @@ def test_a_bar_where_a_person_watches(capsys, monkeypatch, way):
     if way == "environment":
         monkeypatch.setenv("ADVLIB_PROGRESS", "1")
     if way == "terminal":
-        monkeypatch.setattr(training.sys.stderr, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     model, x, y = problem()
     progress = True if way == "argument" else None
     training.fit(model, x, y, epochs=2, lr=0.1, progress=progress)

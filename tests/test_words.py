@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advlib import data, results, units, words
+from advlib.words import corpora, vectors
 
 MODEST = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 TEXT = ["the", "cat", "sat"]
@@ -50,7 +51,7 @@ def small():
 def fake_downloader(monkeypatch, load) -> None:
     """Let gensim's downloader be ``load``."""
     module = SimpleNamespace(load=load)
-    monkeypatch.setattr(words, "_gensim", lambda name: module)
+    monkeypatch.setattr(corpora, "import_gensim", lambda name: module)
 
 
 def test_unknown_corpus():
@@ -94,10 +95,10 @@ def test_text8_is_tried_first(monkeypatch):
     """What the downloader gives is joined; another size is refused."""
     parts = [["a" * 9] * 1000, ["b" * 9] * 1000]
     fake_downloader(monkeypatch, lambda name: parts)
-    monkeypatch.setattr(words, "CHARACTERS", 20_000)
+    monkeypatch.setattr(corpora, "CHARACTERS", 20_000)
     corpus = words.load_corpus()
     assert (corpus.name, len(corpus.words), corpus.note) == ("text8", 2000, "")
-    monkeypatch.setattr(words, "CHARACTERS", 30_000)
+    monkeypatch.setattr(corpora, "CHARACTERS", 30_000)
     with pytest.raises(ValueError, match="19999 characters"):
         words.load_corpus()
 
@@ -111,7 +112,7 @@ def test_without_network_the_next_corpus_is_taken(monkeypatch, error):
 
     fake_downloader(monkeypatch, load)
     other = words.Corpus("imdb8", TEXT)
-    monkeypatch.setitem(words._LOADERS, "imdb8", lambda timeout: other)
+    monkeypatch.setitem(corpora._LOADERS, "imdb8", lambda timeout: other)
     found = words.load_corpus()
     assert (found.name, found.note) == ("imdb8", "text8 cannot be had")
     with pytest.raises(FileNotFoundError, match="text8 could not be downloaded"):
@@ -123,7 +124,7 @@ def test_small_corpus_is_last(tmp_path, monkeypatch):
     monkeypatch.setenv("ADVLIB_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     lee = words.Corpus("lee", TEXT)
-    monkeypatch.setitem(words._LOADERS, "lee", lambda timeout: lee)
+    monkeypatch.setitem(corpora._LOADERS, "lee", lambda timeout: lee)
     fake_downloader(monkeypatch, lambda name: (_ for _ in ()).throw(OSError("no net")))
     assert words.load_corpus().note == "text8 and imdb8 cannot be had"
     monkeypatch.undo()
@@ -514,7 +515,7 @@ def experiment():
 def test_committed_vectors_give_the_tables_of_the_float32_vectors():
     """Full vocabulary of a corpus of 15 million words, in 6 MB, the same tables."""
     found, record = words.load("imdb8"), results.load("words")
-    stored = words._path("imdb8").stat().st_size
+    stored = vectors._path("imdb8").stat().st_size
     stored += (results.RESULTS / "words_imdb8.json").stat().st_size
     assert stored <= 6_000_000
     assert int(found.counts.sum()) > 15_000_000

@@ -20,8 +20,8 @@ from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from advlib import attacks, bounds, data, evaluation, relaxations, results, zoo
-from advlib.branch_and_bound import branch_and_bound
 from advlib.exact import Verdict
+from advlib.exact.branch_and_bound import branch_and_bound
 
 COMMAND = "python tools/experiments/both_sides.py"
 NETWORKS = ["small", "small_pgd", "small_ibp", "mlp_256", "mlp_256_pgd", "mlp_256_ibp"]

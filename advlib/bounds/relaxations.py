@@ -2,10 +2,7 @@
 
 A convex program minimises the margin z_y - z_j over a convex set that holds everything
 the network can do on the ball: so its minimum bounds the margin from below, and the
-worst case from above. What a solver returns is only near the minimum, on either side.
-So no number here is the solver's objective: from its dual variables a bound is
-computed by weak duality, in a formula that is sound for *any* dual variables. A poor
-solution then gives a loose bound, never a false one, up to the rounding of float64.
+worst case from above. How a solution becomes a bound: see ``programs``.
 
 The linear program needs bounds l <= z <= u before each ReLU (``pre``). It imposes them
 on every unit, stable ones too: then it is at least as tight as CROWN with any slopes,
@@ -14,232 +11,39 @@ Wong and Kolter's dual and folded intervals, when these use the same bounds.
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import cvxpy as cp
-import highspy
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
-from advlib._check import check_all, check_model
-from advlib.bounds import Box, crown_margins, input_box, margin_spec, relu_bounds
-from advlib.models import Residual, affine_matrix, canonical, output_shape
-
-Array = np.ndarray
-Stage = tuple  # ("affine", W, b), ("relu",) or ("sum", body, shortcut)
-Affine = tuple[sparse.csr_array, Array]  # a layer's value: matrix @ columns + constant
-Pair = tuple[Array, Array]
-Pairs = list[Pair]
-
-
-class _EmptyError(Exception):
-    """No point satisfies the program."""
-
-
-# ------------------------------------------------------------------- the stages
-
-
-def _stages(net: nn.Sequential, shape: Sequence[int]) -> list[Stage]:
-    """Return a canonical network as sparse matrices and ReLUs, in float64."""
-    stages: list[Stage] = []
-    for layer in net:
-        if isinstance(layer, nn.ReLU):
-            stages.append(("relu",))
-        elif isinstance(layer, Residual):
-            branches = [_stages(b, shape) for b in (layer.body, layer.shortcut)]
-            stages.append(("sum", *branches))
-        elif not isinstance(layer, nn.Flatten):
-            weight, bias = affine_matrix(layer, shape)
-            weight = sparse.csr_array(weight.double().cpu().numpy())
-            stages.append(("affine", weight, bias.double().cpu().numpy()))
-        shape = output_shape(layer, shape)
-    return stages
-
-
-def _sizes(stages: Sequence[Stage], size: int) -> tuple[list[int], int]:
-    """Return the number of units of each ReLU, and of the output."""
-    found: list[int] = []
-    for stage in stages:
-        if stage[0] == "affine":
-            size = stage[1].shape[0]
-        elif stage[0] == "relu":
-            found.append(size)
-        else:
-            (body, end), (shortcut, _) = (_sizes(part, size) for part in stage[1:])
-            found, size = [*found, *body, *shortcut], end
-    return found, size
-
-
-# --------------------------------------------------------------- linear program
-
-
-@dataclass
-class _Program:
-    """Columns lower <= v <= upper and rows low <= A v <= high, as they are added."""
-
-    lower: list[Array] = field(default_factory=list)
-    upper: list[Array] = field(default_factory=list)
-    rows: list[tuple[sparse.csr_array, Array, Array]] = field(default_factory=list)
-    size: int = 0
-    num_relus: int = 0
-
-    def columns(self, lower: Array, upper: Array) -> Array:
-        """Add columns between ``lower`` and ``upper``; return their numbers."""
-        self.lower.append(lower)
-        self.upper.append(upper)
-        self.size += len(lower)
-        return np.arange(self.size - len(lower), self.size)
-
-    def pick(self, columns: Array, scale: Array | float = 1.0) -> sparse.csr_array:
-        """Return the matrix whose row i is ``scale`` at ``columns[i]``; -1: none."""
-        rows = np.flatnonzero(columns >= 0)
-        values = np.broadcast_to(scale, len(columns))[rows].astype(float)
-        at = (values, (rows, columns[rows]))
-        return sparse.csr_array(at, shape=(len(columns), self.size))
-
-    def wide(self, matrix: sparse.csr_array) -> sparse.csr_array:
-        """Return ``matrix`` with zero columns up to the present size."""
-        parts = matrix.data, matrix.indices, matrix.indptr
-        return sparse.csr_array(parts, shape=(matrix.shape[0], self.size))
-
-    def add(self, matrix: sparse.csr_array, low: Array, high: Array) -> None:
-        """Add the rows ``low <= matrix @ v <= high``."""
-        self.rows.append((matrix, low, high))
-
-
-def _add_relu(program: _Program, value: Affine, bounds: Pair) -> Affine:
-    """Add the units of one ReLU: l <= z <= u on each, a triangle where l < 0 < u."""
-    low, up = bounds
-    z = program.columns(low, up)
-    program.add(program.pick(z) - program.wide(value[0]), value[1], value[1])
-    unstable = np.flatnonzero((low < 0) & (up > 0))
-    low, up = low[unstable], up[unstable]
-    slope, zero, infinite = up / (up - low), 0 * up, np.full(len(up), np.inf)
-    a = program.columns(zero, up)  # what comes out of an unstable unit
-    before = z[unstable]
-    program.add(program.pick(a) - program.pick(before), zero, infinite)
-    chord = program.pick(a) - program.pick(before, slope)
-    program.add(chord, -infinite, -slope * low)
-    source = np.where(bounds[0] >= 0, z, -1)  # stable: the input itself, or 0
-    source[unstable] = a
-    return program.pick(source), np.zeros(len(z))
-
-
-AddRelu = Callable[[_Program, Affine, Pair], Affine]
-
-
-def _push(
-    program: _Program,
-    stages: Sequence[Stage],
-    value: Affine,
-    pre: Pairs,
-    add_relu: AddRelu = _add_relu,
-) -> Affine:
-    """Carry ``value`` through the stages; ``add_relu`` models each ReLU."""
-    for stage in stages:
-        if stage[0] == "affine":
-            value = stage[1] @ value[0], stage[1] @ value[1] + stage[2]
-        elif stage[0] == "sum":
-            ends = [_push(program, part, value, pre, add_relu) for part in stage[1:]]
-            (first, shift), (second, more) = ends
-            value = program.wide(first) + program.wide(second), shift + more
-        else:
-            program.num_relus += 1
-            value = add_relu(program, value, pre[program.num_relus - 1])
-    return value
-
-
-def _solver(program: _Program, matrix: sparse.csr_array) -> highspy.Highs:
-    """Return HiGHS with the program loaded and costs of zero."""
-    lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = program.size, matrix.shape[0]
-    lp.col_cost_ = np.zeros(program.size)
-    lp.col_lower_ = np.concatenate(program.lower)
-    lp.col_upper_ = np.concatenate(program.upper)
-    lp.row_lower_ = np.concatenate([r[1] for r in program.rows])
-    lp.row_upper_ = np.concatenate([r[2] for r in program.rows])
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_ = matrix.indptr
-    lp.a_matrix_.index_ = matrix.indices
-    lp.a_matrix_.value_ = matrix.data
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
-    solver.passModel(lp)
-    return solver
-
-
-def _matrix(program: _Program) -> sparse.csr_array:
-    """Return all rows of the program."""
-    blocks = [program.wide(block) for block, _, _ in program.rows]
-    return sparse.csr_array(sparse.vstack(blocks))
-
-
-def _dual_value(
-    program: _Program, matrix: sparse.csr_array, cost: Array, duals: Array
-) -> float:
-    """Return a lower bound of ``cost @ v`` over the program, for any ``duals``.
-
-    cost @ v = duals @ (A v) + (cost - duals @ A) @ v: minimise the first term over the
-    sides of the rows and the second over those of the columns. A dual variable whose
-    sign asks for an infinite side is set to 0.
-    """
-    low = np.concatenate([r[1] for r in program.rows])
-    high = np.concatenate([r[2] for r in program.rows])
-    side = np.where(duals > 0, low, high)
-    kept = np.isfinite(side)
-    duals, side = duals[kept], side[kept]
-    rest = cost - duals @ matrix[kept]
-    low, high = _ends(program)
-    return float(duals @ side + np.minimum(rest * low, rest * high).sum())
-
-
-def _minima(
-    program: _Program, value: Affine, time_limit: float | None
-) -> tuple[Array, Array]:
-    """Return a lower bound of each row of ``value`` over the program, by weak duality.
-
-    And whether HiGHS solved it. -inf where it leaves no dual variables. Raises
-    ``_EmptyError`` if no column vector satisfies the program.
-    """
-    costs, found = program.wide(value[0]).toarray(), np.array(value[1])
-    low, up = _ends(program)
-    solved = np.ones(len(found), dtype=bool)
-    if not program.rows:
-        return found + np.minimum(costs * low, costs * up).sum(1), solved
-    matrix = _matrix(program)
-    solver = _solver(program, matrix)
-    columns = np.arange(program.size, dtype=np.int32)
-    for i, cost in enumerate(costs):
-        solver.changeColsCost(program.size, columns, cost)
-        if time_limit is not None:  # HiGHS counts all runs together
-            limit = solver.getRunTime() + time_limit
-            solver.setOptionValue("time_limit", limit)
-        solver.run()
-        status, solution = solver.getModelStatus(), solver.getSolution()
-        if status == highspy.HighsModelStatus.kInfeasible:
-            raise _EmptyError
-        solved[i] = status == highspy.HighsModelStatus.kOptimal
-        if not solution.dual_valid:
-            found[i] = -np.inf
-            continue
-        duals = np.array(solution.row_dual)
-        found[i] += _dual_value(program, matrix, cost, duals)
-    return found, solved
-
-
-def _start(
-    lower: Array, upper: Array, program: _Program | None = None
-) -> tuple[_Program, Affine]:
-    """Put the input's columns into a ``program`` (default: a new linear one)."""
-    program = _Program() if program is None else program
-    inputs = program.columns(lower, upper)
-    return program, (program.pick(inputs), np.zeros(len(lower)))
+from advlib._check import check_all
+from advlib.bounds.crown import crown_margins, relu_bounds
+from advlib.bounds.margins import input_box, margin_spec
+from advlib.bounds.plan import Box
+from advlib.bounds.programs import (
+    Affine,
+    Array,
+    EmptyProgramError,
+    LinearProgram,
+    Pair,
+    Pairs,
+    Stage,
+    add_triangle,
+    column_ends,
+    minima,
+    network_stages,
+    push_stages,
+    relu_sizes,
+    row_matrix,
+    start_program,
+)
+from advlib.networks.canonical import canonical_double
 
 
 def _solve_image(
@@ -252,11 +56,11 @@ def _solve_image(
     rows = sparse.csr_array(spec)
     for slack in (0.0, 1e-4):  # float32 bounds may contradict each other by rounding
         wide = [(a - slack * (1 + abs(a)), b + slack * (1 + abs(b))) for a, b in pre]
-        program, value = _start(*box)
-        value = _push(program, stages, value, wide)
+        program, value = start_program(*box)
+        value = push_stages(program, stages, value, wide)
         try:
-            return _minima(program, (rows @ value[0], rows @ value[1]), limit)
-        except _EmptyError:
+            return minima(program, (rows @ value[0], rows @ value[1]), limit)
+        except EmptyProgramError:
             continue
     raise ValueError("the linear program is empty: pre are no bounds of this network")
 
@@ -296,10 +100,10 @@ def lp_margins(
     arXiv:1705.01320; Salman et al. 2019, arXiv:1902.08722.
     """
     check_all(model, x, y, eps)
-    net, x64 = _double(model, x.shape[1:]), x.detach().double().cpu()
+    net, x64 = canonical_double(model, x.shape[1:]), x.detach().double().cpu()
     corners = input_box(x64, eps, box=box)
-    stages = _stages(net, x.shape[1:])
-    pre = _double_pre(net, corners, pre, _sizes(stages, x[0].numel())[0])
+    stages = network_stages(net, x.shape[1:])
+    pre = _double_pre(net, corners, pre, relu_sizes(stages, x[0].numel())[0])
     with torch.no_grad():
         margins = crown_margins(net, x64, y.cpu(), eps, box=box, pre=pre)
     spec = margin_spec(y.cpu(), margins.shape[1]).double().numpy()
@@ -323,13 +127,6 @@ def _wanted(targets: Tensor | None, margins: Tensor, y: Tensor) -> list[Array]:
         raise ValueError(f"targets must be bool of shape {tuple(margins.shape)}")
     own = F.one_hot(y, margins.shape[1]).bool()
     return [np.flatnonzero(row) for row in (targets & ~own).cpu().numpy()]
-
-
-def _double(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
-    """Return a detached canonical copy in float64 on the CPU."""
-    check_model(model)
-    copy = deepcopy(model).requires_grad_(False).double().cpu()
-    return canonical(copy, shape).double()
 
 
 def _double_pre(
@@ -375,41 +172,41 @@ def lp_bounds(
     """
     if lower.shape != upper.shape or not (lower <= upper).all():
         raise ValueError("need two corners of equal shape, lower <= upper everywhere")
-    net = _double(model, lower.shape[1:])
+    net = canonical_double(model, lower.shape[1:])
     corners = lower.detach().double().cpu(), upper.detach().double().cpu()
-    stages = _stages(net, lower.shape[1:])
-    pre = _double_pre(net, corners, pre, _sizes(stages, lower[0].numel())[0])
+    stages = network_stages(net, lower.shape[1:])
+    pre = _double_pre(net, corners, pre, relu_sizes(stages, lower[0].numel())[0])
     chosen = range(len(pre)) if layers is None else layers
     if not set(chosen) <= set(range(len(pre))):
         raise ValueError(f"layers {list(chosen)} are not all below {len(pre)}")
 
     images: list[Pairs] = []
 
-    def add_relu(program: _Program, value: Affine, bounds: Pair) -> Affine:
+    def add_relu(program: LinearProgram, value: Affine, bounds: Pair) -> Affine:
         if program.num_relus - 1 in chosen:
             bounds = _tightened(program, value, bounds, time_limit)
         images[-1].append(bounds)
-        return _add_relu(program, value, bounds)
+        return add_triangle(program, value, bounds)
 
     for i in range(len(lower)):
         images.append([])
-        program, value = _start(*_pair(corners, i))
+        program, value = start_program(*_pair(corners, i))
         try:
-            _push(program, stages, value, [_pair(b, i) for b in pre], add_relu)
-        except _EmptyError:
+            push_stages(program, stages, value, [_pair(b, i) for b in pre], add_relu)
+        except EmptyProgramError:
             raise ValueError("the linear program is empty: pre are no bounds") from None
     return [_stacked(images, k, like) for k, like in enumerate(pre)]
 
 
 def _tightened(
-    program: _Program, value: Affine, bounds: Pair, time_limit: float | None
+    program: LinearProgram, value: Affine, bounds: Pair, time_limit: float | None
 ) -> Pair:
     """Cut the bounds of the unstable units with optima over the program so far."""
     low, up = bounds[0].copy(), bounds[1].copy()
     unit = np.flatnonzero((low < 0) & (up > 0))
     matrix, shift = value[0][unit], value[1][unit]
-    least, _ = _minima(program, (matrix, shift), time_limit)
-    most, _ = _minima(program, (-matrix, -shift), time_limit)
+    least, _ = minima(program, (matrix, shift), time_limit)
+    most, _ = minima(program, (-matrix, -shift), time_limit)
     low[unit] = np.maximum(low[unit], least)
     up[unit] = np.maximum(np.minimum(up[unit], -most), low[unit])
     return low, up
@@ -421,11 +218,8 @@ def _stacked(images: list[Pairs], k: int, like: Box) -> Box:
     return torch.from_numpy(low).view(shape), torch.from_numpy(up).view(shape)
 
 
-# ----------------------------------------------------------- semidefinite program
-
-
 @dataclass
-class _Lifted(_Program):
+class _Lifted(LinearProgram):
     """Columns v, rows on v, and products a * a = a * z of the unstable units.
 
     The program is posed in the matrix P of all products of entries of (1, v), of
@@ -464,7 +258,7 @@ def _conic(program: _Lifted) -> tuple[Affine, Affine]:
     """
     side = program.size + 1
     column = np.arange(1, side)
-    low, up = _ends(program)
+    low, up = column_ends(program)
 
     def place(rows: Array, at: Array, values: Array, n: int) -> sparse.csr_array:
         return sparse.csr_array((values, (rows, at)), shape=(n, side * side))
@@ -472,7 +266,7 @@ def _conic(program: _Lifted) -> tuple[Affine, Affine]:
     one = np.ones(program.size)
     square = place(column - 1, column * (side + 1), one, program.size)
     square -= place(column - 1, column, low + up, program.size)  # (v-l)(v-u) <= 0
-    matrix = _matrix(program) @ place(column - 1, column, one, program.size)
+    matrix = row_matrix(program) @ place(column - 1, column, one, program.size)
     least = np.concatenate([r[1] for r in program.rows])
     most = np.concatenate([r[2] for r in program.rows])
     above, below = np.isfinite(most), np.isfinite(least)
@@ -556,16 +350,16 @@ def sdp_margin(
     """
     x = x[None]
     check_all(model, x, torch.tensor([y]), eps)
-    net = _double(model, x.shape[1:])
+    net = canonical_double(model, x.shape[1:])
     corners = input_box(x.detach().double().cpu(), eps, box=box)
-    stages = _stages(net, x.shape[1:])
-    sizes, num_classes = _sizes(stages, x.numel())
+    stages = network_stages(net, x.shape[1:])
+    sizes, num_classes = relu_sizes(stages, x.numel())
     if not (0 <= y < num_classes and 0 <= target < num_classes and y != target):
         raise ValueError(f"y and target must be two of the {num_classes} classes")
     pairs = [_pair(bounds, 0) for bounds in _double_pre(net, corners, pre, sizes)]
-    program, value = _start(*_pair(corners, 0), _Lifted())
+    program, value = start_program(*_pair(corners, 0), _Lifted())
     add = partial(_lift_relu, triangle=triangle)
-    matrix, shift = _push(program, stages, value, pairs, add)
+    matrix, shift = push_stages(program, stages, value, pairs, add)
     side = program.size + 1
     if side > max_side:
         raise ValueError(f"a matrix of side {side} is above max_side = {max_side}")
@@ -576,7 +370,7 @@ def sdp_margin(
 
 def _lifted_minimum(program: _Lifted, cost: Array) -> float:
     """Return a lower bound of ``cost @ v`` over the semidefinite program."""
-    low, up = _ends(program)
+    low, up = column_ends(program)
     if not program.rows:  # no ReLU: a linear function on a box
         return float(np.minimum(cost * low, cost * up).sum())
     side = program.size + 1
@@ -586,8 +380,3 @@ def _lifted_minimum(program: _Lifted, cost: Array) -> float:
     duals = _sdp_duals(lifted, upper, equal)
     trace = 1 + np.maximum(low**2, up**2).sum()
     return _sdp_value(lifted, upper, equal, duals, trace)
-
-
-def _ends(program: _Program) -> Pair:
-    """Return the bounds of all columns."""
-    return np.concatenate(program.lower), np.concatenate(program.upper)

@@ -17,16 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advlib._check import check_all, check_images, check_model
-from advlib.models import (
-    Residual,
+from advlib.networks.canonical import (
     affine_matrix,
     canonical,
     output_shape,
     with_weights,
 )
+from advlib.networks.layers import Residual
 
 NORMS = ("l2", "linf")
+
 DENSE = 4_000_000  # entries of a convolution's matrix up to which its SVD is taken
+
 SLOPES = {nn.ReLU: 1.0, nn.Sigmoid: 0.25}  # the steepest slope of each activation
 
 
@@ -239,9 +241,6 @@ def lipschitz_margins(
     rows = weight[y][:, None] - weight
     slopes = torch.linalg.vector_norm(rows, 2 if norm == "l2" else 1, dim=2)
     return logits.gather(1, y[:, None]) - logits - eps * constant * slopes
-
-
-# ------------------------------------------------------------------ from below
 
 
 def jacobian_norms(model: nn.Module, x: Tensor) -> Tensor:

@@ -1,0 +1,86 @@
+"""From a bound of linear functions to margins: the input box, the rows, the batches."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advlib._check import check_all, check_eps, check_images
+from advlib.bounds import plan
+from advlib.bounds.plan import (
+    Box,
+    Steps,
+    check_pre,
+    count_classes,
+    largest_layer,
+    plan_steps,
+)
+
+
+def input_box(x: Tensor, eps: float, *, box: bool = True) -> Box:
+    """Return the l-inf ball of radius ``eps`` around ``x`` (N, ...), as two corners.
+
+    With ``box`` cut to [0, 1]. Raises ``ValueError`` or ``TypeError`` for images
+    outside [0, 1] and a radius that is none.
+    """
+    check_images(x)
+    check_eps(eps)
+    lower, upper = x - eps, x + eps
+    return (lower.clamp(min=0), upper.clamp(max=1)) if box else (lower, upper)
+
+
+def margin_spec(y: Tensor, num_classes: int) -> Tensor:
+    """Return the rows e_y - e_j for all classes j: (N, K, K), row j = y is zero.
+
+    ``y`` (N,) int64; K = ``num_classes``. Raises ``ValueError`` if a label is not in
+    0 .. K - 1.
+    """
+    if not ((y >= 0) & (y < num_classes)).all():
+        raise ValueError(f"a label is none of the {num_classes} classes")
+    rows = torch.eye(num_classes, device=y.device)
+    return rows[y][:, None] - rows
+
+
+def certified(margins: Tensor, y: Tensor) -> Tensor:
+    """Return which images (N,) have a positive bound ``margins`` against every class.
+
+    ``margins`` (N, K) are lower bounds, ``y`` (N,) the labels; column y is ignored.
+    NaN certifies nothing.
+    """
+    own = F.one_hot(y, margins.shape[1]).bool()
+    return (margins.masked_fill(own, torch.inf) > 0).all(1)
+
+
+Bound = Callable[[Steps, Tensor, Box, list[Box] | None], Tensor]
+
+
+def batched_margins(
+    model: nn.Module, x: Tensor, y: Tensor, eps: float, box: bool,
+    pre: Sequence[Box] | None, bound: Bound,
+) -> Tensor:  # fmt: skip
+    """Run ``bound`` on batches that fit the memory; (N, K), column y is 0.
+
+    ``model``, ``x``, ``y``, ``eps``, ``box`` and ``pre`` as ``crown_margins``.
+    """
+    check_all(model, x, y, eps)
+    corners = input_box(x, eps, box=box)
+    steps = plan_steps(model, x.shape[1:])
+    k = count_classes(steps)
+    if pre is not None:
+        check_pre(steps, pre, len(x))
+    if not (y < k).all():
+        raise ValueError(f"a label is none of the {k} classes")
+    columns = torch.arange(k - 1, device=y.device).expand(len(y), -1)
+    columns = columns + (columns >= y[:, None])  # the classes j != y
+    rows = torch.eye(k, dtype=x.dtype, device=x.device)
+    others = rows[y][:, None] - rows[columns]
+    size = max(1, plan.BUDGET // (k * largest_layer(steps)))
+    found = []
+    for i in range(0, len(y), size):
+        part = slice(i, i + size)
+        given = None if pre is None else [(low[part], up[part]) for low, up in pre]
+        cut = corners[0][part], corners[1][part]
+        found.append(bound(steps, others[part], cut, given))
+    margins = torch.zeros(len(y), k, dtype=x.dtype, device=x.device)
+    return margins.scatter(1, columns, torch.cat(found))

@@ -1,0 +1,1 @@
+"""What is attacked and bounded: ``models`` of ``layers``, their ``canonical`` form."""

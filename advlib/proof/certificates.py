@@ -1,0 +1,122 @@
+"""Certificates that are checked in exact arithmetic, after the floats have spoken.
+
+``make_certificate`` lets the bounds of this package propose, in float64, what a proof
+needs: an interval for everything that enters a ReLU, and the slopes of the lines below
+the ReLUs. ``check_certificate`` believes none of it. What is proved speaks of the
+network in real arithmetic with the stored weights; ``forward_error_bound`` bounds how
+far the program that runs it in floats can be off.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from advlib import bounds
+from advlib._check import check_all
+from advlib.proof.arithmetic import Exact, RejectedError
+from advlib.proof.checker import affine_layers, check_certificate, exact_logits
+from advlib.proof.files import GRID, SLOPE_GRID, Certificate, load, question, save
+from advlib.proof.floats import forward_error_bound, holds_in_floats
+
+# a certificate is proposed, kept, checked and read together
+__all__ = [
+    "GRID",
+    "SLACK",
+    "SLOPE_GRID",
+    "Certificate",
+    "Exact",
+    "RejectedError",
+    "check_certificate",
+    "exact_logits",
+    "forward_error_bound",
+    "holds_in_floats",
+    "load",
+    "make_certificate",
+    "question",
+    "save",
+]
+
+SLACK = 2  # steps of the grid by which a proposed interval is widened
+
+
+def make_certificate(
+    model: nn.Module, x: Tensor, y: int, eps: float, *, num_steps: int = 0
+) -> Certificate:
+    """Return what float64 bounds propose for image ``x`` of class ``y``; no proof yet.
+
+    Arguments and errors as ``check_certificate``, which decides. Intervals by CROWN
+    cut with interval arithmetic, widened by two steps of the grid, more than float64
+    rounds; slopes are CROWN's, after ``num_steps`` steps of gradient ascent.
+    """
+    check_all(model, x[None], torch.tensor([y]), eps)
+    floats = affine_layers(model, x.shape)
+    box = bounds.input_box(x[None].flatten(1).double(), eps)
+    pre: list[Interval] = []
+    for k in range(len(floats) - 1):
+        pre.append(_propose(floats[: k + 1], box, pre))
+    slopes = _propose_slopes(floats, y, box, pre, num_steps)
+    ends = [[(b[0] * 2**GRID).long().numpy() for b in pair] for pair in pre]
+    lower, upper = tuple(e[0] for e in ends), tuple(e[1] for e in ends)
+    return Certificate(y, eps, question(model, x, y, eps), lower, upper, slopes)
+
+
+Interval = tuple[Tensor, Tensor]
+
+
+def _dense(floats: Sequence[tuple[Tensor, Tensor]]) -> nn.Sequential:
+    """Return affine layers with a ReLU between any two of them, in float64."""
+    layers: list[nn.Module] = []
+    for weight, bias in floats:
+        layer = nn.Linear(*weight.T.shape, dtype=weight.dtype)
+        layer.weight.data, layer.bias.data = weight, bias
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1]).requires_grad_(False).eval()
+
+
+def _propose(
+    floats: Sequence[tuple[Tensor, Tensor]], box: Interval, pre: list[Interval]
+) -> Interval:
+    """Return an interval (1, n) of what the last layer returns, rounded outward."""
+    weight, bias = floats[-1]
+    sides = torch.cat([torch.eye(len(bias)), -torch.eye(len(bias))]).double()[None]
+    found = bounds.linear_lower(_dense(floats), sides, *box, pre)
+    low, high = pre[-1] if pre else box
+    low, high = (low.relu(), high.relu()) if pre else (low, high)
+    center, radius = (low + high) / 2, (high - low) / 2
+    center, radius = center @ weight.T + bias, radius @ weight.abs().T
+    plain = torch.cat([center - radius, -center - radius], 1)
+    low, minus = ((found.maximum(plain) * 2**GRID).floor() - SLACK).chunk(2, 1)
+    return low / 2**GRID, -minus / 2**GRID
+
+
+def _propose_slopes(
+    floats: Sequence[tuple[Tensor, Tensor]],
+    y: int,
+    box: Interval,
+    pre: list[Interval],
+    num_steps: int,
+) -> tuple[np.ndarray, ...]:
+    """Return CROWN's slopes, per ReLU (K, n), after ``num_steps`` of ascent.
+
+    Each step moves every slope of a row by its gradient over the row's largest, times
+    a shrinking length; the best slopes of each row are kept.
+    """
+    net, classes = _dense(floats), len(floats[-1][1])
+    spec = bounds.margin_spec(torch.tensor([y]), classes).double()
+    slopes = [(up > -low).double().expand(1, classes, -1) for low, up in pre]
+    best, kept = None, slopes
+    for step in range(num_steps + 1 if slopes else 0):
+        slopes = [(s * 2**SLOPE_GRID).round() / 2**SLOPE_GRID for s in slopes]
+        slopes = [s.detach().requires_grad_() for s in slopes]
+        value = bounds.linear_lower(net, spec, *box, pre, slopes=slopes)
+        better = (value > best)[..., None] if best is not None else torch.tensor(True)
+        best = value.detach() if best is None else best.maximum(value.detach())
+        kept = [torch.where(better, s, k) for s, k in zip(slopes, kept, strict=True)]
+        grads = torch.autograd.grad(value.sum(), slopes, allow_unused=True)
+        for i, g in enumerate(grads):
+            if g is not None:
+                g = g / g.abs().amax(2, keepdim=True).clamp(min=1e-12)
+                slopes[i] = (slopes[i] + 0.5 * 0.9**step * g).clamp(0, 1)
+    return tuple((s[0].detach() * 2**SLOPE_GRID).to(torch.int16).numpy() for s in kept)
