@@ -1,11 +1,19 @@
-"""What every attack and bound refuses, in one place."""
+"""What every attack and bound refuses, and how a model is asked, in one place."""
 
+import itertools
 import math
+import operator
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 NORMS = ("linf", "l2", "l1")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def check_eps(eps: float, norm: str = "linf") -> None:
@@ -44,13 +52,67 @@ def check_labels(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"need one label >= 0 per image: {tuple(y.shape)}")
 
 
+def model_dtype(model: nn.Module) -> torch.dtype | None:
+    """Return the dtype of the parameters of ``model``, else of its buffers, or None."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point()), None)
+
+
 def check_model(model: nn.Module) -> None:
     """Refuse a model in train mode: dropout and batch-norm would move under us.
 
-    Raises ``ValueError``.
+    Raises ``TypeError`` for what is no ``nn.Module``, ``ValueError`` for train mode.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model is a {type(model).__name__}, no nn.Module")
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in train mode: call model.eval() first")
+
+
+def check_logits(logits: object, n: int) -> Tensor:
+    """Return what a model answered for ``n`` images if it is (n, K) logits, K >= 2.
+
+    Raises ``TypeError`` for a tuple, a dictionary or integers as ``logits``,
+    ``ValueError`` for another shape, a single logit, and NaN or infinity, which would
+    decide in silence.
+    """
+    kind = type(logits).__name__
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model returns a {kind}, not (N, K) logits: wrap it in a module whose "
+            "forward returns the logits alone"
+        )
+    if not logits.is_floating_point():
+        raise TypeError(f"the model returns {logits.dtype}, not (N, K) logits")
+    if logits.shape[1:] == (1,) or logits.shape == (n,):
+        raise ValueError(
+            f"the model returns {tuple(logits.shape)}, one logit for each image: wrap "
+            "it in models.TwoLogits, which returns (0, z), with labels 0 and 1"
+        )
+    if logits.dim() != 2 or len(logits) != n:
+        raise ValueError(
+            f"the model returns {tuple(logits.shape)}, not one row of logits for each "
+            f"of {n} images: (N, K); end a map with Flatten or a mean over its pixels"
+        )
+    if not math.isfinite(logits.detach().sum()) and not logits.isfinite().all():
+        raise ValueError("the logits hold NaN or infinity: look at the weights")
+    return logits
+
+
+def check_classes(y: Tensor, num_classes: int) -> None:
+    """Refuse labels ``y`` that are none of ``num_classes`` classes, and one class.
+
+    Raises ``ValueError``.
+    """
+    if num_classes < 2:
+        raise ValueError(
+            "one logit is no choice of a class: wrap the model in models.TwoLogits, "
+            "which returns (0, z), with labels 0 and 1"
+        )
+    if not ((y >= 0) & (y < num_classes)).all():
+        raise ValueError(
+            f"a label is not below the {num_classes} classes, 0 .. {num_classes - 1}"
+        )
 
 
 def check_all(
@@ -61,3 +123,127 @@ def check_all(
     check_images(x)
     check_labels(x, y)
     check_eps(eps, norm)
+
+
+def check_counts(least: int, **counts: int) -> None:
+    """Refuse ``counts`` that are no whole numbers, at least ``least``.
+
+    Raises ``ValueError``, which names the one.
+    """
+    for name, value in counts.items():
+        try:
+            fits = operator.index(value) >= least
+        except TypeError:
+            fits = False
+        if not fits:
+            at = "at least one" if least == 1 else f"at least {least}"
+            raise ValueError(f"need a whole number of {name}, {at}, not {value!r}")
+
+
+def check_steps(num_steps: int, alpha: float = 0.0) -> None:
+    """Refuse ``num_steps`` that are no number of steps, and a length ``alpha``.
+
+    Raises ``ValueError`` unless ``num_steps`` is a whole number >= 0 and ``alpha`` in
+    [0, inf): a negative step goes down, NaN and infinity go nowhere.
+    """
+    check_counts(0, num_steps=num_steps)
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"alpha = {alpha}: a step has a length in [0, inf)")
+
+
+def check_delta(delta: object, x: Tensor) -> Tensor:
+    """Return what an attack gave for the images ``x`` if it is one ``delta`` for each.
+
+    Raises ``TypeError`` for anything but a tensor that keeps the dtype of ``x`` when it
+    is added, ``ValueError`` for another shape, NaN and infinity.
+    """
+    if not isinstance(delta, Tensor):
+        raise TypeError(
+            f"the attack returns a {type(delta).__name__}, not a tensor delta: wrap it "
+            "in a function that returns the perturbation alone"
+        )
+    if torch.promote_types(delta.dtype, x.dtype) != x.dtype:
+        raise TypeError(f"delta is {delta.dtype}, the images are {x.dtype}")
+    if delta.shape != x.shape:
+        raise ValueError(
+            f"delta is {tuple(delta.shape)}, the images are {tuple(x.shape)}: an "
+            "attack returns one perturbation for each image"
+        )
+    delta = delta.detach()
+    if not math.isfinite(delta.sum()) and not delta.isfinite().all():
+        raise ValueError("delta holds NaN or infinity")
+    return delta
+
+
+def check_dtype(model: nn.Module, x: Tensor) -> None:
+    """Refuse images ``x`` of a dtype that none of the weights of ``model`` has.
+
+    Raises ``TypeError``.
+    """
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if kinds and x.dtype not in kinds:
+        weights = " and ".join(sorted(map(str, kinds)))
+        raise TypeError(
+            f"the images are {x.dtype}, the model's weights {weights}: convert the "
+            "images with x.to(...), or a copy of the model"
+        )
+
+
+def run_model(model: nn.Module, x: Tensor) -> Tensor:
+    """Return ``model(x)``; torch's own errors become what a user can act on.
+
+    ``x`` is handed over as it is: a model that works in place changes it. Raises what
+    ``check_dtype`` and ``explain`` raise.
+    """
+    try:
+        return model(x)
+    except RuntimeError as error:
+        check_dtype(model, x)
+        explain(error)
+        raise
+
+
+def explain(error: RuntimeError) -> None:
+    """Raise ``ValueError`` if ``error`` comes of a tensor of ``inference_mode``."""
+    if "nference tensor" in str(error):
+        raise ValueError(
+            "weights or other tensors made inside torch.inference_mode take part in "
+            "no gradient: make them outside of it, or take copy.deepcopy(model) there"
+        ) from error
+
+
+def ask(model: nn.Module, x: Tensor, delta: Tensor | None = None) -> Tensor:
+    """Return the logits (N, K) of ``model`` at ``x``, or ``x + delta``, checked.
+
+    Without a gradient; the model gets its own copy, so that one which works in place
+    does not change the caller's images. Raises what ``check_logits`` and ``run_model``
+    raise.
+    """
+    with torch.no_grad():
+        logits = run_model(model, x.clone() if delta is None else x + delta)
+    return check_logits(logits, len(x))
+
+
+def outside_inference(function: Callable[P, R]) -> Callable[P, R]:
+    """Return ``function``, which differentiates, for use in ``inference_mode``, too.
+
+    Inside of ``torch.inference_mode``, and for tensors made there, it runs outside of
+    it and on copies: the result is that under ``torch.no_grad``.
+    """
+
+    @wraps(function)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+        if not torch.is_inference_mode_enabled():
+            if not any(v.is_inference() for v in given):
+                return function(*args, **kwargs)
+        with torch.inference_mode(False):
+            copies = [_own(v) for v in args]
+            return function(*copies, **{k: _own(v) for k, v in kwargs.items()})
+
+    return plain
+
+
+def _own(value: object) -> object:
+    made_inside = isinstance(value, Tensor) and value.is_inference()
+    return value.clone() if made_inside else value

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advlib.networks.gate import is_kind, refuse_hidden
+
 
 class ParametricSoftplus(nn.Module):
     """Return log(1 + exp(``alpha`` x)) / ``alpha``, which never overflows.
@@ -155,12 +157,14 @@ def with_gradient(model: nn.Module, *, smooth: bool, alpha: float = 10.0) -> nn.
     activations their own; without, every activation has ReLU's, the jump at 0. So one
     attack can be run through both: if the other gradient finds more, the first one
     hid something. In eval mode; shares the weights; for attacks only. Raises
-    ``ValueError`` for a bad ``alpha``.
+    ``ValueError`` for a bad ``alpha``, ``TypeError`` for what ``gate.refuse_hidden``
+    refuses: a hook would be lost.
     """
     alpha = _positive(alpha)
+    refuse_hidden(model)
 
     def change(layer: nn.Module) -> nn.Module | None:
-        if isinstance(layer, (nn.ReLU, Surrogate)):
+        if is_kind(layer, nn.ReLU, Surrogate):
             return Surrogate(alpha=alpha) if smooth else nn.ReLU()
         return None if smooth or not isinstance(layer, OTHERS) else _Gated(layer)
 
@@ -173,15 +177,26 @@ def swap(
 ) -> nn.Module:
     """Replace, in place, each layer of ``model`` for which ``change`` returns another.
 
-    Where it returns None the layers inside are visited. Returns ``model``, or what
+    Where it returns None the layers inside are visited. A layer that is used in
+    several places is replaced by one other in all of them. Returns ``model``, or what
     stands for it.
     """
-    other = change(model)
-    if other is not None:
-        return other
-    for name, inner in model.named_children():
-        setattr(model, name, swap(inner, change))
-    return model
+    return _swap(model, change, {})
+
+
+def _swap(
+    model: nn.Module,
+    change: Callable[[nn.Module], nn.Module | None],
+    known: dict[nn.Module, nn.Module],
+) -> nn.Module:
+    if model not in known:
+        other = change(model)
+        known[model] = model if other is None else other
+        if other is None:
+            for name, inner in list(model._modules.items()):  # a shared one each time
+                if inner is not None:
+                    setattr(model, name, _swap(inner, change, known))
+    return known[model]
 
 
 class _Gated(nn.Module):

@@ -166,7 +166,7 @@ def relu_bounds(
     if method not in ("interval", "crown", "dual"):
         raise ValueError(f"method {method!r} is none of interval, crown, dual")
     check_corners(lower, upper)
-    steps = plan_steps(model, lower.shape[1:])
+    steps = plan_steps(model, lower.shape[1:], (lower + upper) / 2)
     return bounds_before_relus(steps, (lower, upper), method, intersect, clip)[0]
 
 
@@ -189,19 +189,36 @@ def linear_lower(
     *layer) or (N, S, *layer); by default ``rule`` of ``relaxation`` chooses.
     ``multipliers``: per ReLU numbers of the same shapes that are added to the weight of
     its input z; minus a number >= 0 where z >= 0 is assumed, plus one where z <= 0 is
-    (branch and bound), else 0. Raises ``ValueError`` for shapes that do not fit and
-    slopes outside [0, 1].
+    (branch and bound), else 0. Raises ``ValueError`` for shapes that do not fit,
+    ``pre`` that cross, slopes outside [0, 1] and multipliers or a ``spec`` that are not
+    finite, ``TypeError`` for a ``spec`` that the dtype of the network cannot hold.
     """
     check_corners(lower, upper)
-    steps = plan_steps(model, lower.shape[1:])
+    steps = plan_steps(model, lower.shape[1:], (lower + upper) / 2)
     if spec.shape[:1] != lower.shape[:1] or spec.shape[2:] != (count_classes(steps),):
         raise ValueError(f"spec is {tuple(spec.shape)}, not (N, S, classes)")
+    spec = _as_exact(spec, lower)
+    if multipliers is not None and not all(m.isfinite().all() for m in multipliers):
+        raise ValueError("multipliers must be finite")
     if slopes is not None and not all(((0 <= s) & (s <= 1)).all() for s in slopes):
         raise ValueError("slopes must lie in [0, 1]")
     check_pre(steps, pre, len(lower))
     lines = [relaxation(low, high, rule=rule) for low, high in pre]
     given = None if slopes is None else (lambda i, rows, line: slopes[i])
     return spec_minimum(steps, spec, (lower, upper), Lines(lines, given, multipliers))
+
+
+def _as_exact(spec: Tensor, like: Tensor) -> Tensor:
+    """Return ``spec`` in the dtype of ``like``: refused if that would round it."""
+    if not spec.isfinite().all():
+        raise ValueError("spec must be finite")
+    if spec.dtype == like.dtype:
+        return spec
+    if not (spec.to(like).to(spec) == spec).all():
+        raise TypeError(
+            f"spec is {spec.dtype} and does not fit {like.dtype}: convert it"
+        )
+    return spec.to(like)
 
 
 def spec_minimum(steps: Steps, spec: Tensor, box: Box, at: Lines) -> Tensor:

@@ -50,7 +50,7 @@ def interval_bounds(model: nn.Module, lower: Tensor, upper: Tensor) -> list[Box]
     """
     check_corners(lower, upper)
     boxes = []
-    for step in plan_steps(model, lower.shape[1:]):
+    for step in plan_steps(model, lower.shape[1:], (lower + upper) / 2):
         lower, upper = step_interval(step, lower, upper)
         boxes.append((lower, upper))
     return boxes

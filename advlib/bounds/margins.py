@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advlib._check import check_all, check_eps, check_images
+from advlib._check import check_all, check_classes, check_eps, check_images
 from advlib.bounds import plan
 from advlib.bounds.plan import (
     Box,
@@ -33,11 +33,10 @@ def input_box(x: Tensor, eps: float, *, box: bool = True) -> Box:
 def margin_spec(y: Tensor, num_classes: int) -> Tensor:
     """Return the rows e_y - e_j for all classes j: (N, K, K), row j = y is zero.
 
-    ``y`` (N,) int64; K = ``num_classes``. Raises ``ValueError`` if a label is not in
-    0 .. K - 1.
+    ``y`` (N,) int64; K = ``num_classes`` >= 2. In torch's default dtype, exact in any.
+    Raises ``ValueError`` if a label is not in 0 .. K - 1.
     """
-    if not ((y >= 0) & (y < num_classes)).all():
-        raise ValueError(f"a label is none of the {num_classes} classes")
+    check_classes(y, num_classes)
     rows = torch.eye(num_classes, device=y.device)
     return rows[y][:, None] - rows
 
@@ -46,10 +45,17 @@ def certified(margins: Tensor, y: Tensor) -> Tensor:
     """Return which images (N,) have a positive bound ``margins`` against every class.
 
     ``margins`` (N, K) are lower bounds, ``y`` (N,) the labels; column y is ignored.
-    NaN certifies nothing.
+    NaN and infinity certify nothing. Raises ``ValueError`` for other shapes, a single
+    class and labels that are none.
     """
-    own = F.one_hot(y, margins.shape[1]).bool()
-    return (margins.masked_fill(own, torch.inf) > 0).all(1)
+    if margins.dim() != 2 or y.shape != margins.shape[:1]:
+        raise ValueError(
+            f"need margins (N, K) and labels (N,), not {tuple(margins.shape)} and "
+            f"{tuple(y.shape)}"
+        )
+    check_classes(y, margins.shape[1])
+    margins = margins.masked_fill(F.one_hot(y, margins.shape[1]).bool(), 1.0)
+    return ((margins > 0) & margins.isfinite()).all(1)
 
 
 Bound = Callable[[Steps, Tensor, Box, list[Box] | None], Tensor]
@@ -65,12 +71,11 @@ def batched_margins(
     """
     check_all(model, x, y, eps)
     corners = input_box(x, eps, box=box)
-    steps = plan_steps(model, x.shape[1:])
+    steps = plan_steps(model, x.shape[1:], x)
     k = count_classes(steps)
+    check_classes(y, k)
     if pre is not None:
         check_pre(steps, pre, len(x))
-    if not (y < k).all():
-        raise ValueError(f"a label is none of the {k} classes")
     columns = torch.arange(k - 1, device=y.device).expand(len(y), -1)
     columns = columns + (columns >= y[:, None])  # the classes j != y
     rows = torch.eye(k, dtype=x.dtype, device=x.device)

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
+import torch
 from torch import Tensor, nn
 
-from advlib._check import check_model
+from advlib._check import check_dtype, check_model, model_dtype
+from advlib.networks import gate
 from advlib.networks.canonical import canonical, output_shape, with_weights
 from advlib.networks.layers import Residual
 
@@ -30,10 +32,22 @@ class Step:
 Steps = Sequence[Step]
 
 
-def plan_steps(model: nn.Module, shape: Sequence[int]) -> tuple[Step, ...]:
-    """Return ``model`` in canonical form as steps, for one input of ``shape``."""
+def plan_steps(
+    model: nn.Module, shape: Sequence[int], x: Tensor | None = None
+) -> tuple[Step, ...]:
+    """Return ``model`` in canonical form as steps, for one input of ``shape``.
+
+    ``x`` (N, *shape): inputs at which it is compared with the model itself. Raises what
+    ``networks.canonical`` and ``networks.gate.compare`` raise, and ``TypeError`` for
+    inputs of another dtype than the network.
+    """
     check_model(model)
-    return _steps(canonical(model, shape), tuple(shape), count())
+    if x is not None and x.dtype != model_dtype(model):
+        check_dtype(model, x)
+    net = canonical(model, shape)
+    if x is not None:
+        gate.compare(model, net, x)
+    return _steps(net, tuple(shape), count())
 
 
 def _steps(
@@ -56,6 +70,8 @@ def count_classes(steps: Steps) -> int:
 
     Raises ``ValueError``.
     """
+    if not steps:
+        raise ValueError("the model returns its input, not one row of logits per image")
     shape = output_shape(steps[-1].layer, steps[-1].shape)
     if len(shape) != 1:
         raise ValueError(f"the model returns {shape}, not one row of logits per image")
@@ -94,11 +110,22 @@ def _relu_shapes(steps: Steps) -> list[tuple[int, ...]]:
 def check_pre(steps: Steps, pre: Sequence[Box], n: int) -> None:
     """Refuse ``pre`` unless it is a pair (``n``, *layer) per ReLU of ``steps``.
 
-    Raises ``ValueError``.
+    With lower <= upper everywhere, but for rounding, which refuses NaN. Raises
+    ``ValueError``, and ``TypeError`` for ends of several dtypes.
     """
     want = [(n, *shape) for shape in _relu_shapes(steps) for _ in (0, 1)]
     if [tuple(end.shape) for pair in pre for end in pair] != want:
         raise ValueError("pre needs one pair of bounds (N, *layer) per ReLU")
+    ends = {end.dtype for pair in pre for end in pair}
+    if len(ends) > 1 or not all(dtype.is_floating_point for dtype in ends):
+        raise TypeError(f"pre must be of one floating dtype, not {ends}")
+    for i, (low, up) in enumerate((low.detach(), up.detach()) for low, up in pre):
+        slack = 16 * torch.finfo(low.dtype).eps * (low.abs() + up.abs())  # of rounding
+        if not (low <= up + slack).all():  # refuses NaN, too
+            raise ValueError(
+                f"pre is no bound: before ReLU {i} a lower end is above its upper end, "
+                "or NaN"
+            )
 
 
 def check_corners(lower: Tensor, upper: Tensor) -> None:

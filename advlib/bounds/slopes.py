@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from advlib._check import outside_inference
 from advlib.bounds import plan
 from advlib.bounds.crown import (
     bounds_before_relus,
@@ -134,6 +135,7 @@ def _optimise_all(
     return _ascend(objective, list(store.found.values()), num_steps)
 
 
+@outside_inference
 def alpha_crown_margins(
     model: nn.Module,
     x: Tensor,

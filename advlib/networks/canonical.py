@@ -5,13 +5,18 @@ A network as Flatten, Linear, Conv2d, ReLU and Residual only, and the same funct
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from advlib._check import check_model
-from advlib.networks.layers import Normalize, Residual
+from advlib.networks import gate
+from advlib.networks.gate import is_kind
+from advlib.networks.layers import Normalize, Residual, TwoLogits
+
+DENSE = 50_000_000  # entries of the largest dense matrix that is made of a layer
 
 
 def canonical(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
@@ -20,65 +25,121 @@ def canonical(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
     The same function. ``shape``: one input of ``model`` without batch. Batch-norm is
     folded into the affine layer before it, average pooling and normalisation become
     convolutions, dropout (eval mode) vanishes; Linear and Conv2d layers are the model's
-    own, so gradients reach them. Raises ``TypeError`` for any other layer or option,
-    and ``ValueError`` for weights with NaN or infinity and an input that does not fit.
+    own, so gradients reach them. Raises ``TypeError`` for any other layer or option
+    and for what ``gate.refuse_hidden`` refuses, and ``ValueError`` for weights with NaN
+    or infinity and an input that does not fit.
     """
-    if not all(p.sum().isfinite() for p in model.state_dict().values()):
+    tensors = chain(model.parameters(), model.buffers())
+    like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
+    return _begin(model, shape, like, keep=True)
+
+
+def _begin(
+    model: nn.Module, shape: Sequence[int], like: Tensor, *, keep: bool
+) -> nn.Sequential:
+    gate.refuse_hidden(model)
+    tensors = chain(model.parameters(), model.buffers())
+    if not all(math.isfinite(t.detach().sum().item()) for t in tensors):
         raise ValueError("the weights hold NaN or infinity, or are too large to add up")
-    like = next(model.parameters(), next(model.buffers(), torch.zeros(())))
-    return _canonical(model, tuple(shape), like)
+    return _canonical(model, tuple(shape), _Goal(like, keep, model))
 
 
-def _canonical(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> nn.Sequential:
+@dataclass(frozen=True)
+class _Goal:
+    """Weights get dtype and device of ``like``; with ``keep`` they stay the model's."""
+
+    like: Tensor
+    keep: bool
+    model: nn.Module
+
+    def to(self, tensor: Tensor) -> Tensor:
+        """Return ``tensor`` as it is used."""
+        return tensor if self.keep else tensor.detach().to(self.like)
+
+    def refuse(self, layer: nn.Module, why: str) -> TypeError:
+        """Return the error that names ``layer`` and says ``why``."""
+        names = [name for name, m in self.model.named_modules() if m is layer]
+        name = names[0] if names else ""
+        where = f" {name!r}" if name else ""
+        return TypeError(f"no bound rule for {type(layer).__name__}{where}: {why}")
+
+
+def _canonical(model: nn.Module, shape: tuple[int, ...], goal: _Goal) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for layer in _flat(model):
-        layer = _canonical_layer(layer, shape, layers, like)
+    for layer in _flat(model, goal.like):
+        layer = _canonical_layer(layer, shape, layers, goal)
         if layer is not None:
             layers.append(layer)
             shape = output_shape(layer, shape)
     return nn.Sequential(*layers).eval()
 
 
-def _is(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether ``layer`` computes what one of ``kinds`` does: no forward of its own."""
-    return any(
-        isinstance(layer, kind) and type(layer).forward is kind.forward
-        for kind in kinds
-    )
-
-
-def _flat(model: nn.Module) -> list[nn.Module]:
-    if _is(model, nn.Sequential):
-        return [inner for layer in model for inner in _flat(layer)]
+def _flat(model: nn.Module, like: Tensor) -> list[nn.Module]:
+    """Return the layers of nested Sequentials, one after the other."""
+    if is_kind(model, nn.Sequential):
+        return [inner for layer in model for inner in _flat(layer, like)]
+    if is_kind(model, TwoLogits):
+        rows = like.new_tensor([[0.0], [1.0]])
+        last = with_weights(nn.Linear(1, 2, device="meta"), rows, None)
+        return [*_flat(model.model, like), last]
     return [model]
 
 
 def _canonical_layer(
-    layer: nn.Module, shape: tuple[int, ...], before: list[nn.Module], like: Tensor
+    layer: nn.Module, shape: tuple[int, ...], before: list[nn.Module], goal: _Goal
 ) -> nn.Module | None:
-    """Return what stands for ``layer`` (None: nothing); may replace ``before[-1]``.
-
-    New weights get the dtype and the device of ``like``.
-    """
-    if _is(layer, nn.Identity, nn.Dropout):
+    """Return what stands for ``layer`` (None: nothing); may replace ``before[-1]``."""
+    if is_kind(layer, nn.Identity, nn.Dropout):
         return None
-    if _is(layer, nn.ReLU):
+    if is_kind(layer, nn.ReLU):
         return nn.ReLU()  # a fresh one: never in place, and each one counts
-    if _is(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
-        return layer
-    if _is(layer, nn.Linear) or (_is(layer, nn.Conv2d) and _plain(layer)):
-        return layer
-    if _is(layer, Residual):
+    if is_kind(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+        return nn.Flatten()
+    if is_kind(layer, nn.Linear, nn.Conv2d):
+        return _own(layer, goal)
+    if is_kind(layer, Residual):
         branches = layer.body, layer.shortcut
-        return Residual(*[_canonical(b, shape, like) for b in branches]).eval()
-    if _is(layer, Normalize):
-        scale = (1 / layer.std).flatten()
-        return _channelwise(scale, -layer.mean.flatten() * scale, like)
-    if _is(layer, nn.AvgPool2d) and layer.ceil_mode is False:
-        return _pool(layer, shape[0], like)
-    if _is(layer, nn.BatchNorm1d, nn.BatchNorm2d):
-        return _batch_norm(layer, shape, before, like)
-    raise TypeError(f"no bound rule for {type(layer).__name__} with these options")
+        return Residual(*[_canonical(b, shape, goal) for b in branches]).eval()
+    if is_kind(layer, Normalize):
+        scale = (1 / goal.to(layer.std)).flatten()
+        return _channelwise(scale, -goal.to(layer.mean).flatten() * scale, goal.like)
+    if is_kind(layer, nn.AvgPool2d):
+        return _pool(layer, shape[0], goal)
+    if is_kind(layer, nn.BatchNorm1d, nn.BatchNorm2d):
+        return _batch_norm(layer, shape, before, goal)
+    raise goal.refuse(layer, _why(layer))
+
+
+KNOWN = (nn.Linear, nn.Conv2d, nn.ReLU, nn.Flatten, nn.Sequential, nn.Identity)
+KNOWN += (nn.Dropout, nn.AvgPool2d, nn.BatchNorm1d, nn.BatchNorm2d, Normalize)
+KNOWN += (Residual, TwoLogits)
+
+
+def _why(layer: nn.Module) -> str:
+    kind = next((k for k in KNOWN if isinstance(layer, k)), None)
+    if kind is nn.Flatten:
+        return "Flatten must have its default dimensions, 1 to -1"
+    if kind is not None:
+        return f"it is a {kind.__name__} that overrides what {kind.__name__} computes"
+    rules = ", ".join(k.__name__ for k in KNOWN)
+    return f"there are rules for {rules}; build the network of these, in a Sequential"
+
+
+def _own(layer: nn.Linear | nn.Conv2d, goal: _Goal) -> nn.Module:
+    """Return a Linear or Conv2d ``layer`` itself, or a copy in another dtype."""
+    if isinstance(layer, nn.Conv2d):
+        options = {
+            f"padding={layer.padding!r}": isinstance(layer.padding, str),
+            f"padding_mode={layer.padding_mode!r}": layer.padding_mode != "zeros",
+            f"dilation={layer.dilation}": layer.dilation != (1, 1),
+        }
+        odd = [option for option, is_odd in options.items() if is_odd]
+        if odd:
+            raise goal.refuse(layer, f"{odd[0]}; numbers, zeros and 1 have a rule")
+    if goal.keep:
+        return layer
+    bias = None if layer.bias is None else goal.to(layer.bias)
+    return with_weights(layer, goal.to(layer.weight), bias)
 
 
 def with_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
@@ -93,24 +154,21 @@ def with_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Mo
     return other
 
 
-def _plain(layer: nn.Conv2d) -> bool:
-    numbers = not isinstance(layer.padding, str)
-    return numbers and layer.padding_mode == "zeros" and layer.dilation == (1, 1)
-
-
 def _channelwise(scale: Tensor, shift: Tensor, like: Tensor) -> nn.Conv2d:
     c = len(scale)
     layer = nn.Conv2d(c, c, 1, groups=c, device="meta")
     return with_weights(layer, scale.view(c, 1, 1, 1).to(like), shift.to(like))
 
 
-def _pool(layer: nn.AvgPool2d, c: int, like: Tensor) -> nn.Conv2d:
+def _pool(layer: nn.AvgPool2d, c: int, goal: _Goal) -> nn.Conv2d:
+    if layer.ceil_mode:
+        raise goal.refuse(layer, "ceil_mode=True; without it there is a rule")
     if layer.padding not in (0, (0, 0)) and not layer.count_include_pad:
-        raise TypeError("no bound rule for AvgPool2d without count_include_pad")
+        raise goal.refuse(layer, "padding needs count_include_pad=True")
     options = layer.kernel_size, layer.stride, layer.padding
     conv = nn.Conv2d(c, c, *options, groups=c, device="meta")
     divisor = layer.divisor_override or math.prod(conv.kernel_size)
-    weight = torch.ones(c, 1, *conv.kernel_size).to(like) / divisor
+    weight = torch.ones(c, 1, *conv.kernel_size).to(goal.like) / divisor
     return with_weights(conv, weight, None)
 
 
@@ -118,15 +176,15 @@ def _batch_norm(
     layer: nn.BatchNorm1d | nn.BatchNorm2d,
     shape: tuple[int, ...],
     before: list[nn.Module],
-    like: Tensor,
+    goal: _Goal,
 ) -> nn.Module | None:
     """Fold ``layer`` into the affine layer before it, else make it a layer."""
-    if layer.running_var is None:
-        raise TypeError("no bound rule for batch-norm without running statistics")
-    scale = (layer.running_var + layer.eps).rsqrt()
-    scale = scale if layer.weight is None else scale * layer.weight
-    shift = -layer.running_mean * scale
-    shift = shift if layer.bias is None else shift + layer.bias
+    if layer.running_var is None or layer.running_mean is None:
+        raise goal.refuse(layer, "it has no running statistics")
+    scale = (goal.to(layer.running_var) + layer.eps).rsqrt()
+    scale = scale if layer.weight is None else scale * goal.to(layer.weight)
+    shift = -goal.to(layer.running_mean) * scale
+    shift = shift if layer.bias is None else shift + goal.to(layer.bias)
     last = before[-1] if before else None
     affine = isinstance(last, nn.Conv2d if len(shape) == 3 else nn.Linear)
     if affine and len(last.weight) == len(scale):
@@ -135,8 +193,8 @@ def _batch_norm(
         before[-1] = with_weights(last, weight, bias)
         return None
     if len(shape) != 3:
-        raise TypeError("no bound rule for BatchNorm1d that follows no Linear layer")
-    return _channelwise(scale, shift, like)
+        raise goal.refuse(layer, "it follows no Linear layer")
+    return _channelwise(scale, shift, goal.like)
 
 
 def output_shape(layer: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
@@ -176,16 +234,26 @@ def affine_matrix(layer: nn.Module, shape: Sequence[int]) -> tuple[Tensor, Tenso
     """Return ``weight`` (out, in) and ``bias`` (out,) of an affine ``layer``, dense.
 
     ``layer``: Flatten, Linear, Conv2d or a Sequential of them; ``shape``: one input
-    without batch. Detached. Raises ``TypeError`` for a layer that is not affine.
+    without batch. Detached. Raises ``TypeError`` for a layer that is not affine, and
+    ``ValueError`` for a matrix of more than ``DENSE`` entries: ``networks.sparse`` has
+    that of one layer without its zeros.
     """
-    parts = _flat(layer)
-    wrong = [m for m in parts if not isinstance(m, (nn.Flatten, nn.Linear, nn.Conv2d))]
+    gate.refuse_hidden(layer)
+    parts = _flat(layer, torch.zeros(()))
+    wrong = [m for m in parts if not is_kind(m, nn.Flatten, nn.Linear, nn.Conv2d)]
     if wrong:
-        raise TypeError(f"{type(wrong[0]).__name__} is not affine")
+        kinds = "Flatten, Linear and Conv2d, in a plain Sequential"
+        raise TypeError(f"{type(wrong[0]).__name__} is not affine: {kinds} are")
     like = next((m.weight for m in parts if hasattr(m, "weight")), torch.zeros(()))
     size = math.prod(shape)
     with torch.no_grad():
         zero = layer(torch.zeros(1, *shape).to(like)).flatten()
+        entries = max(len(zero), size) * size
+        if entries > DENSE and any(isinstance(m, nn.Conv2d) for m in parts):
+            raise ValueError(
+                f"a dense matrix of {entries} entries for a convolution is too large: "
+                "networks.sparse.sparse_matrix leaves out its zeros"
+            )
         unit = torch.eye(size).to(like).view(size, *shape)
         free = [_without_bias(part) for part in parts]
         columns = nn.Sequential(*free)(unit).flatten(1)
@@ -199,8 +267,16 @@ def _without_bias(layer: nn.Module) -> nn.Module:
     return with_weights(layer, layer.weight, None)
 
 
-def canonical_double(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
-    """Return ``model``, for inputs of ``shape``, canonical, detached, float64, CPU."""
+def canonical_double(
+    model: nn.Module, shape: Sequence[int], x: Tensor | None = None
+) -> nn.Sequential:
+    """Return ``model``, for inputs of ``shape``, canonical, detached, float64, CPU.
+
+    Compared with ``model`` at images ``x`` (N, *shape) if given. Raises what
+    ``canonical`` and ``gate.compare`` raise.
+    """
     check_model(model)
-    copy = deepcopy(model).requires_grad_(False).double().cpu()
-    return canonical(copy, shape)
+    net = _begin(model, shape, torch.zeros((), dtype=torch.float64), keep=False)
+    if x is not None:
+        gate.compare(model, net, x)
+    return net

@@ -45,6 +45,30 @@ class Residual(nn.Module):
         return self.body(x) + self.shortcut(x)
 
 
+class TwoLogits(nn.Module):
+    """Return the logits (0, z) of a binary network that returns one logit z.
+
+    ``model`` maps images (N, ...) to (N, 1) or (N,); class 1 is z > 0, so that a
+    softmax of the two is the sigmoid of z. Everything here that means a class, a label
+    or a margin asks for two logits or more.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the two logits (N, 2) at ``x``.
+
+        Raises ``ValueError`` if the network returns anything but one logit an image.
+        """
+        z = self.model(x)
+        if tuple(z.shape) not in ((len(x), 1), (len(x),)):
+            raise ValueError(f"need one logit for each image, not {tuple(z.shape)}")
+        z = z.reshape(-1, 1)
+        return torch.cat([torch.zeros_like(z), z], 1)
+
+
 class Scale(nn.Module):
     """Multiply by ``factor``: no verdict changes, but the cross-entropy saturates.
 
@@ -126,8 +150,12 @@ def sharpened(model: nn.Sequential, factor: float) -> nn.Sequential:
 
     Large factors saturate the hidden units: these become switches, and the slopes that
     a gradient is made of vanish in float32. Eval mode. Raises ``ValueError`` for a
-    model without a Sigmoid layer or a factor that ``Scale`` refuses.
+    model without a Sigmoid layer or a factor that ``Scale`` refuses, ``TypeError`` for
+    one with hooks or a forward of its own, which the copy would not have.
     """
+    hooked = model._forward_hooks or model._forward_pre_hooks
+    if type(model).forward is not nn.Sequential.forward or hooked:
+        raise TypeError("the model computes more than its layers: it cannot be rebuilt")
     layers: list[nn.Module] = []
     for layer in model:
         if isinstance(layer, nn.Sigmoid):

@@ -24,6 +24,7 @@ from advlib.networks.layers import (
     Residual,
     Ripple,
     Scale,
+    TwoLogits,
     sharpened,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "Ripple",
     "Scale",
     "Shape",
+    "TwoLogits",
     "ae_400",
     "affine_matrix",
     "canonical",

@@ -1,0 +1,355 @@
+"""The gate's second half: the canonical form is compared with the model itself.
+
+And what a class, a label or a margin is: two logits or more, finite, labels among them.
+Which functions refuse which networks is the table in test_same_function.py.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from advlib import bounds, branch_and_bound, exact, lipschitz, models, training
+from advlib.bounds import plan
+from advlib.networks import canonical, gate
+
+SHAPE = (1, 2, 2)
+
+
+def small(seed: int = 0, classes: int = 3) -> nn.Sequential:
+    """A network of six units."""
+    return models.seeded(models.mlp, SHAPE, [6], classes, seed=seed)
+
+
+def images(n: int = 3) -> Tensor:
+    """Random images."""
+    return torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list[int]:
+    """The comparisons that were made."""
+    made, compare = [], gate._compare
+
+    def counted(*given: object) -> None:
+        made.append(1)
+        compare(*given)
+
+    monkeypatch.setattr(gate, "_compare", counted)
+    return made
+
+
+def test_one_comparison_serves_until_something_changes(runs):
+    """Parameters by an optimiser, by loading, by another tensor; buffers; the shape."""
+    conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
+    model = nn.Sequential(*conv, nn.AvgPool2d(2), nn.ReLU()).eval()
+    low = torch.zeros(1, 1, 6, 6)
+
+    def ask(x: Tensor = low) -> int:
+        before = len(runs)
+        bounds.interval_bounds(model, x, x + 0.1)
+        return len(runs) - before
+
+    assert (ask(), ask(), ask()) == (1, 0, 0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert (ask(), ask()) == (1, 0)
+    model.load_state_dict(model.state_dict())
+    assert (ask(), ask()) == (1, 0)
+    model[0].weight = nn.Parameter(model[0].weight.detach().clone())
+    assert (ask(), ask()) == (1, 0)
+    model[1].running_mean += 1
+    assert (ask(), ask()) == (1, 0)
+    assert (ask(torch.zeros(2, 1, 6, 6)), ask(torch.zeros(2, 1, 8, 8))) == (0, 1)
+    model[4] = nn.Identity().eval()
+    assert (ask(), ask()) == (1, 0)
+
+
+def test_a_loss_compares_once_a_training(runs):
+    """Every update changes the parameters; the layers are the same."""
+    x, y = images(40), torch.arange(40) % 3
+    objective = training.IntervalLoss(0.01, training.Ramp(0))
+    model = small()
+    training.fit(model, x, y, epochs=3, lr=0.1, batch_size=10, objective=objective)
+    assert len(runs) == 1
+    bounds.interval_margins(model, x, y, 0.01)
+    assert len(runs) == 2
+
+
+class Jittered(nn.Module):
+    """A weight that is another one at each call."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + 0.1 * torch.randn_like(weight)
+
+
+def test_a_weight_that_changes_by_itself_is_no_weight():
+    """No hook and no forward of its own: only the comparison sees it."""
+    model = small()
+    parametrize.register_parametrization(model[1], "weight", Jittered().eval())
+    x = images()
+    with pytest.raises(ValueError, match="not the network that runs: at image 0"):
+        bounds.crown_margins(model, x, torch.zeros(3).long(), 0.01)
+    with pytest.raises(ValueError, match="not the network that runs"):
+        exact.milp_robust(model, x, torch.zeros(3).long(), 0.01)
+
+
+@pytest.mark.parametrize("bug", ["bias", "order", "scale"])
+def test_a_bug_in_the_canonical_form_is_found(bug, monkeypatch):
+    """Planted in what the bounds are built on, and found before any bound."""
+    proper = canonical._own
+
+    def wrong(layer: nn.Module, goal: object) -> nn.Module:
+        layer = proper(layer, goal)
+        weight, bias = layer.weight, layer.bias
+        if bug == "bias":
+            return models.with_weights(layer, weight, None)
+        if bug == "order":
+            return models.with_weights(layer, weight.flip(0), bias)
+        return models.with_weights(layer, weight * 1.0001, bias)
+
+    monkeypatch.setattr(canonical, "_own", wrong)
+    x, y = images(), torch.zeros(3).long()
+    for call in (
+        bounds.interval_margins,
+        exact.milp_robust,
+        lipschitz.lipschitz_margins,
+    ):
+        with pytest.raises(ValueError, match="not the network that runs"):
+            call(small(), x, y, 0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_is_no_difference(dtype):
+    """Batch-norms with odd statistics, deep and wide, sums that cancel: accepted."""
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = [models.Normalize([0.1307], [0.3081])]
+        width = 1
+        for wider in (8, 16, 16):
+            layers += [nn.Conv2d(width, wider, 3, padding=1), nn.BatchNorm2d(wider)]
+            layers += [nn.ReLU()]
+            width = wider
+        layers += [nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16 * 16, 5)]
+        model = nn.Sequential(*layers).eval().to(dtype)
+        for norm in (layer for layer in layers if isinstance(layer, nn.BatchNorm2d)):
+            norm.running_mean.normal_(0, 30, generator=generator)
+            norm.running_var.uniform_(1e-4, 30, generator=generator)
+        x = torch.rand(8, 1, 8, 8, generator=generator).to(dtype)
+        bounds.interval_margins(model, x, model(x).argmax(1), 0.001)
+        big_weights = 10.0 ** float(torch.randint(-12, 13, (1,), generator=generator))
+        with torch.no_grad():
+            layers[1].weight.mul_(big_weights)
+        bounds.interval_margins(model, x, model(x).argmax(1), 0.001)
+
+
+def test_errors_name_the_module_the_reason_and_the_way_out():
+    """What a user needs in order to go on."""
+    x, y = images(), torch.zeros(3).long()
+    hooked = nn.Sequential(small(), nn.Identity()).eval()
+    hooked[0][1].register_forward_hook(lambda module, args, out: out)
+    with pytest.raises(TypeError, match=r"Linear '0\.1' has a forward hook.*remove"):
+        bounds.crown_margins(hooked, x, y, 0.1)
+    own = small()
+    own.forward = own.forward
+    with pytest.raises(TypeError, match="the model itself has its own forward"):
+        bounds.crown_margins(own, x, y, 0.1)
+    other = nn.Sequential(nn.Conv2d(1, 3, 2, dilation=(1, 2), padding=1), nn.Flatten())
+    with pytest.raises(TypeError, match=r"Conv2d '0': dilation=\(1, 2\)"):
+        bounds.interval_bounds(other.eval(), x, x)
+    unknown = nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(4, 3)).eval()
+    with pytest.raises(TypeError, match=r"no bound rule for Tanh '1'.*there are rules"):
+        bounds.crown_margins(unknown, x, y, 0.1)
+    with pytest.raises(TypeError, match=r"a function, no nn\.Module"):
+        bounds.crown_margins(lambda z: z, x, y, 0.1)
+
+
+# --------------------------------------------------------- logits, labels, dtypes
+
+MARGINS = {
+    "interval": bounds.interval_margins,
+    "crown": bounds.crown_margins,
+    "dual": bounds.wong_kolter_margins,
+    "alpha": bounds.alpha_crown_margins,
+    "lipschitz": lipschitz.lipschitz_margins,
+    "milp": exact.milp_robust,
+    "search": branch_and_bound.branch_and_bound,
+}
+
+
+@pytest.mark.parametrize("name", MARGINS)
+def test_one_logit_has_no_margin(name):
+    """Not one image of label 0 is certified: the error says what to do."""
+    model, x = small(classes=1), images()
+    for labels in (torch.zeros(3).long(), torch.tensor([0, 1, 1])):
+        with pytest.raises(ValueError, match="TwoLogits"):
+            MARGINS[name](model, x, labels, 1.0)
+
+
+@pytest.mark.parametrize("name", MARGINS)
+def test_labels_are_below_the_number_of_classes(name):
+    """Classes numbered from one: refused, whatever the others are."""
+    with pytest.raises(ValueError, match="not below the 3 classes"):
+        MARGINS[name](small(), images(), torch.tensor([1, 2, 3]), 0.1)
+
+
+def test_plain_bounds_take_any_number_of_outputs():
+    """One output, a map: bounds of them are meant, not a class."""
+    x = images()
+    for model in (small(classes=1), nn.Sequential(nn.Conv2d(1, 1, 2)).eval()):
+        low, high = bounds.interval_bounds(model, x, x + 0.1)[-1]
+        with torch.no_grad():
+            out = model(x + 0.05)
+        assert ((low <= out) & (out <= high)).all()
+        assert len(bounds.relu_bounds(model, x, x + 0.1)) in (0, 1)
+    pre = bounds.relu_bounds(small(classes=1), x, x + 0.1)
+    one = bounds.linear_lower(small(classes=1), torch.ones(3, 1, 1), x, x + 0.1, pre)
+    assert one.shape == (3, 1)
+
+
+def test_two_logits_of_a_binary_network():
+    """(0, z): the margin of class 1 is z, that of class 0 is -z, in every method."""
+    inner, x = small(seed=3, classes=1), images(6)
+    model = models.TwoLogits(inner).eval()
+    with torch.no_grad():
+        z = inner(x)[:, 0]
+    assert torch.equal(model(x)[:, 1], z)
+    assert (model(x)[:, 0] == 0).all()
+    y = (z > 0).long()
+    sign = torch.where(y == 1, 1.0, -1.0)
+    rows = sign.view(-1, 1, 1)
+    for eps in (0.0, 0.1):
+        low, high = bounds.input_box(x, eps)
+        pre = bounds.relu_bounds(inner, low, high)
+        want = bounds.linear_lower(inner, rows, low, high, pre)[:, 0]
+        margins = bounds.crown_margins(model, x, y, eps, intersect=False)
+        other = margins.gather(1, 1 - y[:, None])[:, 0]
+        assert torch.allclose(other, want, atol=1e-6)
+    found = branch_and_bound.minimal_margin(model, x, y, 0.1)
+    grid = torch.rand(4000, *SHAPE, generator=torch.Generator().manual_seed(1))
+    for i, margin in enumerate(found):
+        points = (x[i] + 0.1 * (2 * grid - 1).round()).clamp(0, 1)
+        with torch.no_grad():
+            sampled = (sign[i] * inner(points)[:, 0]).min()
+        assert margin.bound <= sampled + 1e-5
+    for wrong in (models.TwoLogits(small()), models.TwoLogits(nn.Flatten())):
+        with pytest.raises(ValueError, match="one logit for each image"):
+            wrong(x)
+
+
+def test_certified_looks_at_finite_margins_of_two_classes():
+    """NaN and infinity prove nothing, and one column has no rival."""
+    y = torch.zeros(4).long()
+    rows = torch.tensor([[0.0, 1.0], [0, math.nan], [0, math.inf], [math.nan, 1]])
+    assert bounds.certified(rows, y).tolist() == [True, False, False, True]
+    with pytest.raises(ValueError, match="TwoLogits"):
+        bounds.certified(rows[:, :1], y)
+    with pytest.raises(ValueError, match="not below the 2 classes"):
+        bounds.certified(rows, y + 2)
+    for margins, labels in ((rows[0], y[:1]), (rows, y[:2]), (rows[:, :, None], y)):
+        with pytest.raises(ValueError, match="need margins"):
+            bounds.certified(margins, labels)
+
+
+def test_logits_that_are_not_finite_are_refused():
+    """At the very images, whatever the bound would be."""
+    model, x = small(), images()
+    with torch.no_grad():
+        model[1].weight.mul_(1e30)
+        model[3].weight.mul_(1e30)
+    for bound in (bounds.interval_margins, bounds.crown_margins):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            bound(model, x, torch.zeros(3).long(), 0.1)
+
+
+def overflowing() -> nn.Sequential:
+    """Finite logits at x = 0.5; a little further its margin is 1 - 1e39."""
+    values = [[[1e20]], [-0.5e20], [[1e20]], [0.0], [[0.0], [1.0]], [1.0, 0.0]]
+    layers = [nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)]
+    model = nn.Sequential(*layers).eval()
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), values, strict=True):
+            parameter.copy_(torch.tensor(value))
+    return model
+
+
+def test_a_unit_whose_bounds_overflow_is_not_off():
+    """Its lines are NaN, and NaN certifies nothing."""
+    model, x, y = overflowing(), torch.tensor([[0.5]]), torch.tensor([0])
+    box = bounds.input_box(x, 0.1)
+    pre = bounds.relu_bounds(model, *box, method="interval")
+    for bound in (
+        bounds.interval_margins,
+        bounds.crown_margins,
+        bounds.wong_kolter_margins,
+        bounds.alpha_crown_margins,
+    ):
+        assert not bounds.certified(bound(model, x, y, 0.1), y).any()
+    line = bounds.relaxation(
+        torch.tensor([math.nan, -1.0]), torch.tensor([1.0, math.nan])
+    )
+    assert line.lower.isnan().all()
+    assert line.upper.isnan().all()
+    for bound in (bounds.crown_margins, bounds.wong_kolter_margins):
+        if any(end.isnan().any() for pair in pre for end in pair):
+            with pytest.raises(ValueError, match="or NaN"):
+                bound(model, x, y, 0.1, pre=pre)
+        else:
+            assert not bounds.certified(bound(model, x, y, 0.1, pre=pre), y).any()
+
+
+BAD_PRE = {
+    "swapped": lambda low, up: (up, low),
+    "crossed": lambda low, up: (up + 1, low - 1),
+    "NaN": lambda low, up: (low * math.nan, up * math.nan),
+    "one NaN": lambda low, up: (low.index_fill(1, torch.tensor([0]), math.nan), up),
+    "one crossed": lambda low, up: (low.index_fill(1, torch.tensor([1]), 99.0), up),
+}
+
+
+@pytest.mark.parametrize("way", BAD_PRE)
+def test_bounds_before_a_relu_that_cross_are_refused(way):
+    """Given by the user: never taken in silence."""
+    model, x = small(), images()
+    y = model(x).argmax(1)
+    box = bounds.input_box(x, 0.1)
+    good = bounds.relu_bounds(model, *box)
+    pre = [BAD_PRE[way](*pair) for pair in good]
+    for bound in (
+        bounds.crown_margins,
+        bounds.wong_kolter_margins,
+        bounds.alpha_crown_margins,
+        exact.milp_robust,
+    ):
+        with pytest.raises(ValueError, match="pre is no bound: before ReLU 0"):
+            bound(model, x, y, 0.1, pre=pre)
+        bound(model, x, y, 0.1, pre=good)
+    spec = bounds.margin_spec(y, 3)
+    with pytest.raises(ValueError, match="pre is no bound: before ReLU 0"):
+        bounds.linear_lower(model, spec, *box, pre)
+
+
+def test_dtypes_meet_or_the_error_names_both():
+    """The rows of margins are exact in any dtype; images and weights must agree."""
+    model, x = small(), images()
+    y = model(x).argmax(1)
+    double, box = small().double(), bounds.input_box(x.double(), 0.1)
+    pre = bounds.relu_bounds(double, *box)
+    found = bounds.linear_lower(double, bounds.margin_spec(y, 3), *box, pre)
+    assert found.dtype == torch.float64
+    third = bounds.margin_spec(y, 3).double() / 3
+    box = bounds.input_box(x, 0.1)
+    pre32 = bounds.relu_bounds(model, *box)
+    with pytest.raises(TypeError, match=r"spec is torch\.float64"):
+        bounds.linear_lower(model, third, *box, pre32)
+    for bound in (bounds.interval_margins, bounds.crown_margins):
+        with pytest.raises(TypeError, match=r"images are torch\.float64, the model"):
+            bound(model, x.double(), y, 0.1)
+    mixed = [pre[0][0], pre[0][1].float()]
+    with pytest.raises(TypeError, match="one floating dtype"):
+        plan.check_pre(plan.plan_steps(double, SHAPE), [tuple(mixed)], 3)
