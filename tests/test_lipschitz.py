@@ -1,6 +1,8 @@
 """Lipschitz constants against dense matrices, sampled slopes and margins."""
 
 import math
+import random
+from functools import partial
 
 import pytest
 import torch
@@ -349,3 +351,187 @@ def test_bad_convolutions_are_refused():
         lipschitz.jacobian_norms(model.train(), x)
     with pytest.raises(ValueError, match="train mode"):
         lipschitz.layer_norms(model, (1, 5, 5))
+
+
+# ------------------------------------ options of convolutions, outputs, other inputs
+
+
+def odd_convolution(seed: int) -> tuple[nn.Conv2d, tuple[int, int, int]]:
+    """Dilation, groups, asymmetric padding, padding in words; and an input."""
+    draw = random.Random(seed)
+    groups = draw.choice([1, 2])
+    kernel = draw.randint(1, 3), draw.randint(1, 3)
+    dilation = draw.randint(1, 3), draw.randint(1, 3)
+    stride = draw.randint(1, 2), draw.randint(1, 3)
+    padding: tuple[int, int] | str = draw.randint(0, 3), draw.randint(0, 2)
+    if seed % 4 == 0:
+        padding, stride = "same", (1, 1)
+    elif seed % 4 == 1:
+        padding = "valid"
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    layer = models.seeded(nn.Conv2d, 2, 4, kernel, groups=groups, **options, seed=seed)
+    sides = [
+        d * (k - 1) + 1 + draw.randint(0, 4)
+        for k, d in zip(kernel, dilation, strict=True)
+    ]
+    return layer.double().requires_grad_(False), (2, *sides)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even")
+@pytest.mark.parametrize("seed", range(40))
+def test_norms_are_those_of_the_dense_matrix(seed, monkeypatch):
+    """Both norms, every option; by the bound for large layers from above, not far."""
+    layer, shape = odd_convolution(seed)
+    weight, _ = models.affine_matrix(layer, shape)
+    exact = float(torch.linalg.matrix_norm(weight, 2))
+    rows = float(weight.abs().sum(1).max())
+    assert lipschitz.operator_norm(layer, shape) == pytest.approx(exact)
+    assert lipschitz.operator_norm(layer, shape, norm="linf") == pytest.approx(rows)
+    columns = lipschitz._absolute(layer, shape, transposed=True)
+    torch.testing.assert_close(columns.flatten(), weight.abs().sum(0))
+    below = lipschitz.power_norm(layer, shape)
+    assert exact * (1 - 1e-3) <= below <= exact * (1 + 1e-12)
+    monkeypatch.setattr(lipschitz, "DENSE", 0)
+    above = lipschitz.operator_norm(layer, shape)
+    assert exact * (1 - 1e-12) <= above
+    wrapped = lipschitz.circular_norm(layer, lipschitz.padded_shape(layer, shape))
+    assert exact * (1 - 1e-12) <= wrapped
+
+
+def test_dilated_circular_norm_by_hand():
+    """Taps two apart on a circle of even length are two circles of their own."""
+    layer = nn.Conv2d(1, 1, (1, 2), dilation=(1, 2), bias=False).double()
+    layer.requires_grad_(False).weight.copy_(torch.tensor([[[[1.0, -1.0]]]]))
+    assert lipschitz.circular_norm(layer, (1, 1, 8)) == pytest.approx(2)
+    near = nn.Conv2d(1, 1, (1, 2), bias=False).double().requires_grad_(False)
+    near.weight.copy_(torch.tensor([[[[3.0, 1.5]]]]))
+    layer.weight.copy_(near.weight)
+    same = lipschitz.circular_norm(near, (1, 1, 5))
+    assert lipschitz.circular_norm(layer, (1, 1, 10)) == pytest.approx(same)
+
+
+def test_layers_on_more_dimensions_and_other_paddings():
+    """Linear acts on the last dimension; padding by anything but zeros is refused."""
+    layer = models.seeded(nn.Linear, 4, 3, seed=0).double().requires_grad_(False)
+    for norm in ("l2", "linf"):
+        flat = lipschitz.operator_norm(layer, (4,), norm=norm)
+        assert lipschitz.operator_norm(layer, (2, 4), norm=norm) == flat
+        with pytest.raises(ValueError, match="does not take"):
+            lipschitz.operator_norm(layer, (4, 2), norm=norm)
+    assert lipschitz.power_norm(layer, (2, 4)) == pytest.approx(
+        lipschitz.power_norm(layer, (4,))
+    )
+    with pytest.raises(ValueError, match="does not take"):
+        lipschitz.power_norm(layer, (3,))
+    for mode in ("circular", "reflect", "replicate"):
+        wrapped = nn.Conv2d(1, 2, 3, padding=1, padding_mode=mode)
+        for norm in ("l2", "linf"):
+            with pytest.raises(TypeError, match=mode):
+                lipschitz.operator_norm(wrapped, (1, 4, 4), norm=norm)
+        with pytest.raises(TypeError, match=mode):
+            lipschitz.power_norm(wrapped, (1, 4, 4))
+        with pytest.raises(TypeError, match=mode):
+            lipschitz.padded_shape(wrapped, (1, 4, 4))
+    conv = nn.Conv2d(2, 2, 3)
+    for shape in [(1, 5, 5), (2, 2, 5), (5, 5)]:
+        for norm in ("l2", "linf"):
+            with pytest.raises(ValueError, match="does not take"):
+                lipschitz.operator_norm(conv, shape, norm=norm)
+        with pytest.raises(ValueError, match="does not take"):
+            lipschitz.power_norm(conv, shape)
+    with pytest.raises(ValueError, match="does not take"):
+        lipschitz.circular_norm(conv, (1, 4, 4))
+
+
+def test_sigmoids_inside_nested_sequentials_count():
+    """Wherever they stand; a subclass with a forward of its own is refused."""
+    model = sigmoid_net(0)
+    nested = nn.Sequential(model[:3], nn.Sequential(model[3:])).eval()
+    assert lipschitz.lipschitz_bound(nested, (1, 5, 5)) == pytest.approx(
+        lipschitz.lipschitz_bound(model, (1, 5, 5))
+    )
+
+    class Steep(nn.Sigmoid):
+        """Ten times as steep."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """The sigmoid of ten times ``x``."""
+            return super().forward(10 * x)
+
+    model[2] = Steep()
+    with pytest.raises(TypeError, match="Steep"):
+        lipschitz.lipschitz_bound(model.eval(), (1, 5, 5))
+
+
+class Works(nn.Module):
+    """A network that first works on its input, in place or not."""
+
+    def __init__(self, first=None, then=None) -> None:
+        super().__init__()
+        self.net = models.seeded(models.mlp, (1, 2, 2), [8], 3, seed=0)
+        self.first, self.then = first, then
+
+    def forward(self, x: torch.Tensor) -> object:
+        """Logits, or what ``then`` makes of them."""
+        z = self.net(x if self.first is None else self.first(x))
+        return z if self.then is None else self.then(z)
+
+
+@pytest.mark.parametrize("name", ["jacobian_norms", "steepest_slopes"])
+def test_slopes_of_models_that_work_in_place_and_of_others(name):
+    """Images stay; slopes and outputs that are not finite, other outputs: errors."""
+    more = {"length": 0.1, "num_steps": 3} if name == "steepest_slopes" else {}
+    function = partial(getattr(lipschitz, name), **more)
+    x = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    right = function(Works(lambda v: (v - 0.5) / 0.25).eval(), x)
+    found = function(Works(lambda v: v.sub_(0.5).div_(0.25)).eval(), x)
+    assert torch.equal(x, before)
+    torch.testing.assert_close(found, right)
+    single = function(Works(then=lambda z: z[:, :1]).eval(), x)
+    assert single.shape == (3,)
+    for then, error, words in [
+        (lambda z: (z, z), TypeError, "tuple"),
+        (lambda z: z[:, :, None], ValueError, "row of logits"),
+        (lambda z: z * math.nan, ValueError, "NaN or infinity"),
+        (lambda z: z[:, :1] * math.nan, ValueError, "NaN or infinity"),
+        (lambda z: z.detach(), ValueError, "no gradient"),
+    ]:
+        with pytest.raises(error, match=words):
+            function(Works(then=then).eval(), x)
+    with pytest.raises(ValueError, match="infinite or NaN"):
+        function(Works(lambda v: v.sqrt()).eval(), torch.zeros(1, 1, 2, 2))
+    with pytest.raises(TypeError, match="float64"):
+        function(Works().eval(), x.double())
+
+
+@pytest.mark.parametrize("name", ["jacobian_norms", "steepest_slopes"])
+def test_slopes_in_inference_mode(name):
+    """Inside it and for images made inside: the same numbers."""
+    more = {"length": 0.1, "num_steps": 3} if name == "steepest_slopes" else {}
+    function, model = partial(getattr(lipschitz, name), **more), Works().eval()
+    x = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    right = function(model, x)
+    with torch.inference_mode():
+        inside = x.clone()
+        assert torch.equal(function(model, inside), right)
+        norm = lipschitz.power_norm(model.net[1], (4,))
+    assert torch.equal(function(model, inside), right)
+    assert norm == lipschitz.power_norm(model.net[1], (4,))
+
+
+def test_margins_need_two_logits_and_one_dtype():
+    """One logit and other dtypes are refused, TwoLogits wraps the first."""
+    x = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    y = torch.zeros(3).long()
+    binary = models.seeded(models.mlp, (1, 2, 2), [8], 1, seed=0)
+    with pytest.raises(ValueError, match="TwoLogits"):
+        lipschitz.lipschitz_margins(binary, x, y, 0.1)
+    both = models.TwoLogits(binary).eval()
+    found = lipschitz.lipschitz_margins(both, x, y, 0.1)
+    generator = torch.Generator().manual_seed(1)
+    step = 0.05 * torch.randn(500, 3, 1, 2, 2, generator=generator).sign()
+    logits = both((x + step).flatten(0, 1)).view(500, 3, 2)
+    assert (logits[..., :1] - logits >= found - 1e-6).all()
+    with pytest.raises(TypeError, match="float64"):
+        lipschitz.lipschitz_margins(both, x.double(), y, 0.1)

@@ -1,6 +1,7 @@
 """Convex programs against an independent formulation, brute force and sampling."""
 
 import math
+import tracemalloc
 
 import cvxpy as cp
 import numpy as np
@@ -253,7 +254,7 @@ def test_dual_values_are_sound_for_any_dual_variables():
     program, value = programs.start_program(*corners)
     stages = programs.network_stages(models.canonical(model, (1, 2, 3)), (1, 2, 3))
     value = programs.push_stages(program, stages, value, pre)
-    matrix = programs.row_matrix(program)
+    matrix, _, _ = programs.row_block(program)
     spec = bounds.margin_spec(y, 4)[0].double().numpy()
     best = relaxations.lp_margins(model, x, y, eps)[0].numpy()
     rng = np.random.default_rng(0)
@@ -263,7 +264,7 @@ def test_dual_values_are_sound_for_any_dual_variables():
             cost = program.wide(sparse.csr_array(spec[j : j + 1]) @ value[0]).toarray()[
                 0
             ]
-            found = programs._dual_value(program, matrix, cost, duals)
+            found = programs._dual_value(program, cost, duals)
             assert found + spec[j] @ value[1] <= best[j] + 1e-9
 
 
@@ -472,3 +473,197 @@ def test_sdp_refuses_bad_input(monkeypatch):
     monkeypatch.setattr(cp.Problem, "solve", lambda self, **options: None)
     with pytest.raises(RuntimeError, match="without dual values"):
         relaxations.sdp_margin(model, x, y, (y + 1) % 3, eps)
+
+
+# --------------------------------------------------- scales, sizes, limits, outputs
+
+SCALES = [1e-12, 1e-9, 1e-6, 1e-4, 1e3, 1e6, 1e9, 1e12]
+
+
+def rescaled(model: nn.Sequential, scale: float, logits: float = 1.0) -> nn.Sequential:
+    """The same function, hidden units ``scale`` times as large; then the logits."""
+    other = models.seeded(models.mlp, (1, 2, 3), [7, 6], 4, seed=0).double()
+    other.load_state_dict(model.state_dict())
+    other.requires_grad_(False)
+    other[1].weight.mul_(scale)
+    other[1].bias.mul_(scale)
+    other[3].bias.mul_(scale)
+    other[5].weight.mul_(logits / scale)
+    other[5].bias.mul_(logits)
+    return other
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_scale_of_hidden_units_does_not_matter(scale):
+    """relu(s z) / s is one function: as tight, and bounds are not blamed."""
+    for seed in range(4):
+        model, x, y, eps = problem("dense", seed)
+        right = relaxations.lp_margins(model, x, y, eps)
+        crown = bounds.crown_margins(model, x, y, eps)
+        assert (right > crown + 1e-4).any() or seed in (0, 3)
+        other = rescaled(model, scale)
+        found = relaxations.lp_margins(other, x, y, eps)
+        torch.testing.assert_close(found, right, rtol=1e-6, atol=1e-6)
+        small = rescaled(model, scale, logits=1e-6)
+        found = relaxations.lp_margins(small, x, y, eps)
+        torch.testing.assert_close(found, 1e-6 * right, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-4, 1e4, 1e9])
+def test_the_scale_does_not_matter_to_other_programs(scale):
+    """Bounds before each ReLU, and the semidefinite program."""
+    model, x, y, eps = problem("dense", 2, n=1)
+    other = rescaled(model, scale)
+    box = bounds.input_box(x, eps)
+    for (low, up), (lower, upper) in zip(
+        relaxations.lp_bounds(model, *box),
+        relaxations.lp_bounds(other, *box),
+        strict=True,
+    ):
+        torch.testing.assert_close(lower / scale, low, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(upper / scale, up, rtol=1e-6, atol=1e-6)
+    label, target = int(y), (int(y) + 1) % 4
+    right = relaxations.sdp_margin(model, x[0], label, target, eps)
+    found = relaxations.sdp_margin(other, x[0], label, target, eps)
+    assert found == pytest.approx(right, abs=1e-4)
+
+
+def test_tiny_boxes_and_far_inputs():
+    """A box of 1e-9 around black, and inputs of a million, are scaled, too."""
+    model, x, y, _ = problem("dense", 2)
+    x[:] = 0.0
+    y = model(x).argmax(1)
+    logits = model(x).gather(1, y[:, None]) - model(x)
+    found = relaxations.lp_margins(model, x, y, 1e-9)
+    torch.testing.assert_close(found, logits, rtol=0, atol=1e-7)
+    low, up = x + 1e6, x + 1e6 + 1
+    box = bounds.relu_bounds(model, low, up)
+    for (a, b), (lower, upper) in zip(
+        relaxations.lp_bounds(model, low, up), box, strict=True
+    ):
+        assert ((a >= lower) & (b <= upper) & (a <= b)).all()
+
+
+def test_bounds_in_float32_of_a_large_scale_are_not_blamed():
+    """They contradict each other by rounding: by more than 1e-4, here."""
+    for scale in (1e-9, 1.0, 1e9):
+        model, x, y, _ = problem("dense", 1)
+        other = rescaled(model, scale).float()
+        point = x.float()
+        pre = bounds.relu_bounds(other, *bounds.input_box(point, 0.0))
+        found = relaxations.lp_margins(other, point, y, 0.0, pre=pre)
+        logits = other(point)
+        clean = logits.gather(1, y[:, None]) - logits
+        torch.testing.assert_close(found, clean, atol=1e-2, rtol=0)
+        for low, up in relaxations.lp_bounds(other, point, point, pre=pre):
+            assert (low <= up).all()
+
+
+def test_a_solver_that_errs_is_not_believed(monkeypatch):
+    """Called empty, refused or left without dual values: then CROWN's bound."""
+    model, x, y, eps = problem("dense", 2)
+    box = bounds.input_box(x, eps)
+    pre = bounds.relu_bounds(model, *box)
+    crown = bounds.crown_margins(model, x, y, eps, pre=pre)
+    wrong = [(low + 99, up + 99) for low, up in pre]
+
+    def empty(program, value, limit) -> tuple:
+        return np.full(len(value[1]), -np.inf), True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(relaxations, "minima", empty)
+        assert torch.equal(relaxations.lp_margins(model, x, y, eps, pre=pre), crown)
+        kept = relaxations.lp_bounds(model, *box, pre=pre)
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(kept, pre, strict=True))
+        with pytest.raises(ValueError, match="no bounds"):
+            relaxations.lp_margins(model, x, y, eps, pre=wrong)
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "_solver", lambda program: None)
+        assert torch.equal(relaxations.lp_margins(model, x, y, eps, pre=pre), crown)
+    with monkeypatch.context() as patch:
+        patch.setattr(relaxations, "_sdp_duals", lambda *problem: None)
+        with pytest.raises(RuntimeError, match="which it is not"):
+            relaxations.sdp_margin(model, x[0], 0, 1, eps)
+
+
+def test_dual_variables_that_are_no_numbers_count_as_zero():
+    """NaN and infinity never make a bound."""
+    program, value = programs.start_program(np.zeros(2), np.ones(2))
+    value = programs.add_triangle(program, value, (-np.ones(2), np.ones(2)))
+    size = programs.row_block(program)[0].shape[0]
+    cost = program.wide(value[0])[[0]].toarray()[0]
+    right = programs._dual_value(program, cost, np.zeros(size))
+    for bad in (np.nan, np.inf, -np.inf):
+        assert programs._dual_value(program, cost, np.full(size, bad)) == right
+
+
+def test_limits_below_zero_are_refused():
+    """Neither no limit nor no time: an error; zero and infinity are limits."""
+    model, x, y, eps = problem("dense", 2, n=1)
+    box = bounds.input_box(x, eps)
+    for bad in (-1, -1e-9, math.nan, -math.inf):
+        with pytest.raises(ValueError, match="time_limit"):
+            relaxations.lp_margins(model, x, y, eps, time_limit=bad)
+        with pytest.raises(ValueError, match="time_limit"):
+            relaxations.lp_bounds(model, *box, time_limit=bad)
+    full = relaxations.lp_margins(model, x, y, eps)
+    found = relaxations.lp_margins(model, x, y, eps, time_limit=math.inf)
+    assert torch.equal(found, full)
+
+
+def test_only_rows_of_two_logits_or_more_have_margins():
+    """Maps, one logit, labels that are no whole numbers."""
+    x = torch.full((1, 1, 2, 2), 0.5)
+    y = torch.tensor([0])
+    net = nn.Sequential(nn.Conv2d(1, 3, 1)).eval()
+    with pytest.raises(ValueError, match="row of logits"):
+        relaxations.lp_margins(net, x, y, 0.1)
+    with pytest.raises(ValueError, match="row of logits"):
+        relaxations.sdp_margin(net, x[0], 0, 1, 0.1)
+    single = nn.Sequential(nn.Flatten(), nn.Linear(4, 1)).eval()
+    with pytest.raises(ValueError, match="one logit"):
+        relaxations.lp_margins(single, x, y, 0.1)
+    with pytest.raises(ValueError, match="one logit"):
+        relaxations.sdp_margin(single, x[0], 0, 1, 0.1)
+    model = models.seeded(models.linear, (1, 2, 2), 3, seed=0)
+    for bad in (1.0, "1", None):
+        with pytest.raises(TypeError, match="whole number"):
+            relaxations.sdp_margin(model, x[0], 0, bad, 0.1)
+        with pytest.raises(TypeError, match="whole number"):
+            relaxations.sdp_margin(model, x[0], bad, 0, 0.1)
+    for bad in (3, -1):
+        with pytest.raises(ValueError, match="3 classes"):
+            relaxations.sdp_margin(model, x[0], 0, bad, 0.1)
+    right = relaxations.sdp_margin(model, x[0], 0, 1, 0.1)
+    assert relaxations.sdp_margin(model, x[0], y[0], np.int64(1), 0.1) == right
+
+
+def test_rows_need_a_tenth_of_the_dense_matrices():
+    """Of the convolutional network of the exercises, at 16 x 16; and no more to build.
+
+    The peak counts every array on the way from the layers to the rows.
+    """
+    shape = (3, 16, 16)
+    net = models.seeded(models.cnn, shape, seed=0).double().requires_grad_(False)
+    dense, inside = 0, shape
+    for layer in net:
+        after = models.output_shape(layer, inside)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            dense += 8 * math.prod(inside) * math.prod(after)
+        inside = after
+    x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).double()
+    box = bounds.input_box(x, 0.001)
+    pre = bounds.relu_bounds(net, *box, method="interval")
+    pairs = [(low.flatten().numpy(), up.flatten().numpy()) for low, up in pre]
+    tracemalloc.start()
+    program, value = programs.start_program(*(t.flatten().numpy() for t in box))
+    stages = programs.network_stages(net, shape)
+    programs.push_stages(program, stages, value, pairs)
+    matrix, _, _ = programs.row_block(program)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    parts = matrix.data, matrix.indices, matrix.indptr
+    assert sum(part.nbytes for part in parts) <= dense / 10
+    assert peak <= dense / 2
+    found = sum(b.nnz for kind, *rest in stages if kind == "affine" for b in rest[:1])
+    assert matrix.nnz <= found + 6 * program.size

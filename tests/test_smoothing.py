@@ -126,3 +126,68 @@ def test_bad_input_is_refused(function):
     for k, n, alpha in [(3, 2, 0.1), (-1, 2, 0.1), (0, 0, 0.1), (1, 2, 1.5)]:
         with pytest.raises(ValueError, match="confidence"):
             smoothing.lower_confidence(k, n, alpha)
+
+
+class Logarithm(nn.Module):
+    """The logarithms of pixels: NaN for noisy images that leave [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Three logits."""
+        return x.flatten(1)[:, :3].log()
+
+
+class Returns(nn.Module):
+    """A linear classifier whose logits ``change`` turns into something else."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.linear, self.change = nn.Linear(4, 3), change
+
+    def forward(self, x: Tensor) -> object:
+        """Whatever ``change`` makes of the logits."""
+        return self.change(self.linear(x.flatten(1)))
+
+
+@pytest.mark.parametrize("name", ["votes", "predict", "certify"])
+def test_nothing_but_finite_logits_has_a_vote(name):
+    """NaN is no class, nor is one logit, a map, a tuple; nor NaN under noise alone."""
+    x, function = torch.rand(2, 1, 2, 2, generator=seeded()), getattr(smoothing, name)
+    for model, error, words in [
+        (Logarithm(), ValueError, "NaN or infinity"),
+        (Returns(lambda z: z / 0), ValueError, "NaN or infinity"),
+        (Returns(lambda z: z * math.nan), ValueError, "NaN or infinity"),
+        (Returns(lambda z: z[:, :1]), ValueError, "TwoLogits"),
+        (Returns(lambda z: z[:, 0]), ValueError, "TwoLogits"),
+        (Returns(lambda z: z[:, :, None, None]), ValueError, "one row of logits"),
+        (Returns(lambda z: (z, z)), TypeError, "tuple"),
+        (Returns(lambda z: {"logits": z}), TypeError, "dict"),
+        (Returns(lambda z: z.argmax(1)), TypeError, "int64"),
+    ]:
+        with pytest.raises(error, match=words):
+            function(model.eval(), x, 0.25, n=50, generator=seeded())
+    with pytest.raises(TypeError, match="float64"):
+        function(half_plane([1.0] * 4, 0.0), x.double(), 0.25, n=9, generator=seeded())
+    with pytest.raises(TypeError, match="Generator"):
+        function(half_plane([1.0] * 4, 0.0), x, 0.25, n=9, generator=None)
+
+
+@pytest.mark.parametrize("name", ["votes", "predict", "certify"])
+def test_images_stay_as_they_are(name):
+    """A model that works in place on its input gets the noisy copy."""
+
+    class InPlace(Returns):
+        """Normalises in place."""
+
+        def forward(self, x: Tensor) -> object:
+            """Logits."""
+            return super().forward(x.sub_(0.5).div_(0.25))
+
+    function, x = getattr(smoothing, name), torch.rand(2, 1, 2, 2, generator=seeded())
+    before, model = x.clone(), InPlace(lambda z: z).eval()
+    first = function(model, x, 0.1, n=30, generator=seeded())
+    assert torch.equal(x, before)
+    second = function(model, x, 0.1, n=30, generator=seeded())
+    assert str(first) == str(second)
+    with torch.inference_mode():
+        third = function(model, x.clone(), 0.1, n=30, generator=seeded())
+    assert str(first) == str(third)

@@ -16,14 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advlib._check import check_all, check_images, check_model
-from advlib.networks.canonical import (
-    affine_matrix,
-    canonical,
-    output_shape,
-    with_weights,
+from advlib._check import (
+    ask,
+    check_all,
+    check_classes,
+    check_counts,
+    check_dtype,
+    check_images,
+    check_logits,
+    check_model,
+    outside_inference,
+    run_model,
 )
+from advlib.networks import gate
+from advlib.networks.canonical import canonical, output_shape, with_weights
+from advlib.networks.gate import is_kind
 from advlib.networks.layers import Residual
+from advlib.networks.sparse import padding_ends, sparse_matrix, window_sides
 
 NORMS = ("l2", "linf")
 
@@ -40,40 +49,57 @@ def operator_norm(layer: nn.Module, shape: Sequence[int], *, norm: str = "l2") -
     for "l2" of Linear layers and small convolutions (a singular value decomposition,
     rounded up). For large convolutions an upper bound: ``circular_norm`` on an image so
     large that nothing wraps around, or sqrt(rows * columns) of the largest row sum and
-    column sum where that is less. Raises ``ValueError`` for another norm,
-    ``TypeError`` for another layer.
+    column sum where that is less. Any stride, dilation, groups and padding by zeros.
+    Raises ``ValueError`` for another norm and an input that does not fit,
+    ``TypeError`` for another layer or padding and what ``gate.refuse_hidden`` refuses.
     """
     if norm not in NORMS:
         raise ValueError(f"norm {norm!r} is none of {NORMS}")
-    if isinstance(layer, nn.Flatten):
+    gate.refuse_hidden(layer)
+    if is_kind(layer, nn.Flatten):
         return 1.0
-    if not isinstance(layer, (nn.Linear, nn.Conv2d)):
+    if is_kind(layer, nn.Linear):
+        return _dense_norm(layer, shape, norm)
+    if not is_kind(layer, nn.Conv2d):
         raise TypeError(f"no operator norm for {type(layer).__name__}")
+    (high, *_), (wide, *_) = window_sides(layer, shape)
     rows = float(_absolute(layer, shape).max())
     if norm == "linf":
         return rows * (1 + 1e-12)
-    size = math.prod(shape) * math.prod(output_shape(layer, shape))
-    if isinstance(layer, nn.Conv2d) and size > DENSE:
+    if math.prod(shape) * layer.out_channels * high * wide > DENSE:
         columns = float(_absolute(layer, shape, transposed=True).max())
         wrapped = circular_norm(layer, padded_shape(layer, shape))
         return min(math.sqrt(rows * columns), wrapped) * (1 + 1e-12)
-    weight, _ = affine_matrix(layer, shape)
-    return float(torch.linalg.matrix_norm(weight.double(), 2)) * (1 + 1e-12)
+    weight = torch.from_numpy(sparse_matrix(layer, shape)[0].toarray())
+    return float(torch.linalg.matrix_norm(weight, 2)) * (1 + 1e-12)
+
+
+def _dense_norm(layer: nn.Linear, shape: Sequence[int], norm: str) -> float:
+    """Return the norm of a Linear ``layer``, which acts on the last dimension alone."""
+    weight = layer.weight.detach().double()
+    if tuple(shape[-1:]) != (weight.shape[1],):
+        raise ValueError(f"{type(layer).__name__} does not take inputs of {shape}")
+    if norm == "linf":
+        return float(weight.abs().sum(1).max()) * (1 + 1e-12)
+    return float(torch.linalg.matrix_norm(weight, 2)) * (1 + 1e-12)
 
 
 def _absolute(
-    layer: nn.Module, shape: Sequence[int], transposed: bool = False
+    layer: nn.Conv2d, shape: Sequence[int], transposed: bool = False
 ) -> Tensor:
-    """Return the row sums (or the column sums) of the absolute values of the matrix."""
+    """Return the row sums (or the column sums) of the absolute values of the matrix.
+
+    Each entry of the matrix is one entry of the kernel.
+    """
     weight = layer.weight.detach().double().abs()
-    if isinstance(layer, nn.Linear):
-        return weight.sum(0 if transposed else 1)
-    ends = output_shape(layer, shape) if transposed else shape
-    ones = torch.ones(1, *ends, dtype=torch.float64, device=weight.device)
-    options = layer.stride, layer.padding
-    if transposed:
-        return F.conv_transpose2d(ones, weight, None, *options, groups=layer.groups)
-    return F.conv2d(ones, weight, None, *options, groups=layer.groups)
+    ends = [end for side in reversed(padding_ends(layer)) for end in side]
+    options = {"stride": layer.stride, "dilation": layer.dilation}
+    options |= {"groups": layer.groups}
+    with torch.inference_mode(False), torch.enable_grad():
+        ones = torch.ones(1, *shape, dtype=torch.float64, device=weight.device)
+        ones.requires_grad_(transposed)
+        rows = F.conv2d(F.pad(ones, ends), weight.clone(), **options)
+        return torch.autograd.grad(rows.sum(), ones)[0] if transposed else rows
 
 
 def padded_shape(layer: nn.Conv2d, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -82,11 +108,13 @@ def padded_shape(layer: nn.Conv2d, shape: Sequence[int]) -> tuple[int, int, int]
     ``shape`` (C, H, W) of the input. On a torus of the size returned, a multiple of the
     stride, the outputs of the real, zero-padded convolution are among those of the
     circular one, so that ``circular_norm`` there is an upper bound on the real norm.
+    Raises ``ValueError`` for an input that does not fit, ``TypeError`` for another
+    layer and padding by anything but zeros.
     """
+    if not is_kind(layer, nn.Conv2d):
+        raise TypeError(f"no padded image for {type(layer).__name__}")
     sides = []
-    ends = output_shape(layer, shape)[1:]
-    options = zip(layer.kernel_size, layer.stride, layer.padding, strict=True)
-    for n, out, (k, s, p) in zip(shape[1:], ends, options, strict=True):
+    for n, (out, s, k, p) in zip(shape[1:], window_sides(layer, shape), strict=True):
         least = max((out - 1) * s + k, n + p)
         sides.append(-(-least // s) * s)
     return (shape[0], *sides)
@@ -96,20 +124,25 @@ def circular_norm(layer: nn.Conv2d, shape: Sequence[int]) -> float:
     """Return the l2 norm of ``layer`` as a circular convolution: exact up to rounding.
 
     ``shape`` (C, H, W): the image, taken as a torus, so that padding (a shift) plays no
-    part; H and W must be multiples of the stride. The Fourier transform turns the
+    part; H and W must be multiples of the stride; dilation puts zeros between the
+    kernel's entries. The Fourier transform turns the
     convolution into one small matrix per frequency; a stride adds up the frequencies
     that it cannot tell apart, side by side. Raises ``ValueError`` for a kernel larger
-    than the image or a stride that does not divide it, ``TypeError`` for another layer.
-    Sedghi, Gupta and Long 2019, arXiv:1805.10408, written anew, with stride.
+    than the image, a stride that does not divide it and other channels, ``TypeError``
+    for another layer and what ``gate.refuse_hidden`` refuses. Sedghi, Gupta and Long
+    2019, arXiv:1805.10408, written anew, with stride.
     """
-    if not isinstance(layer, nn.Conv2d) or layer.dilation != (1, 1):
+    gate.refuse_hidden(layer)
+    if not is_kind(layer, nn.Conv2d):
         raise TypeError(f"no circular norm for {type(layer).__name__} as it is")
+    if len(shape) != 3 or shape[0] != layer.in_channels:
+        raise ValueError(f"the layer does not take images of {tuple(shape)}")
     (height, width), (down, right) = shape[1:], layer.stride
     if height % down or width % right:
         raise ValueError(f"stride {layer.stride} does not divide {height} x {width}")
-    if any(k > n for k, n in zip(layer.kernel_size, (height, width), strict=True)):
+    weight = _spread(layer)
+    if any(k > n for k, n in zip(weight.shape[2:], (height, width), strict=True)):
         raise ValueError("the kernel is larger than the image")
-    weight = layer.weight.detach().double()
     spectrum = torch.fft.fft2(weight, s=(height, width))  # (out, in / groups, H, W)
     out, inner = spectrum.shape[:2]
     blocks = spectrum.view(
@@ -120,6 +153,20 @@ def circular_norm(layer: nn.Conv2d, shape: Sequence[int]) -> float:
     return float(norms.max()) / math.sqrt(down * right)
 
 
+def _spread(layer: nn.Conv2d) -> Tensor:
+    """Return the kernel in float64, with zeros where its dilation has gaps."""
+    weight, (down, right) = layer.weight.detach().double(), layer.dilation
+    if (down, right) == (1, 1):
+        return weight
+    high, wide = (
+        (n - 1) * d + 1 for n, d in zip(weight.shape[2:], (down, right), strict=True)
+    )
+    spread = weight.new_zeros(*weight.shape[:2], high, wide)
+    spread[..., ::down, ::right] = weight
+    return spread
+
+
+@outside_inference
 def power_norm(
     layer: nn.Module, shape: Sequence[int], *, num_steps: int = 500, seed: int = 0
 ) -> float:
@@ -128,19 +175,26 @@ def power_norm(
     ``num_steps`` of v <- W^T W v from a random start drawn from ``seed``, W^T by
     autograd, so that padding and stride are the real ones and no matrix is made.
     ``shape``: one input without batch. It converges to the norm from below. Raises
-    ``ValueError`` for ``num_steps`` < 1, ``TypeError`` for a layer that is not affine.
+    ``ValueError`` for ``num_steps`` < 1 and an input that does not fit, ``TypeError``
+    for a layer that is not affine, padding by anything but zeros and what
+    ``gate.refuse_hidden`` refuses.
     """
-    if not isinstance(layer, (nn.Linear, nn.Conv2d)):
+    gate.refuse_hidden(layer)
+    if not is_kind(layer, nn.Linear, nn.Conv2d):
         raise TypeError(f"{type(layer).__name__} is not affine")
-    if num_steps < 1:
-        raise ValueError("need num_steps >= 1")
-    free = with_weights(layer, layer.weight.detach().double(), None)
+    check_counts(1, num_steps=num_steps)
+    if is_kind(layer, nn.Conv2d):
+        window_sides(layer, shape)  # refuses inputs that do not fit
+    elif tuple(shape[-1:]) != (layer.in_features,):
+        raise ValueError(f"{type(layer).__name__} does not take inputs of {shape}")
+    free = with_weights(layer, layer.weight.detach().double().clone(), None)
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(1, *shape, generator=generator, dtype=torch.float64).to(free.weight)
     norm = 0.0
     for _ in range(num_steps):
         v = (v / v.norm()).requires_grad_()
-        image = free(v)
+        with torch.enable_grad():
+            image = free(v)
         norm = max(norm, float(image.detach().norm()))
         if norm == 0:
             break
@@ -181,20 +235,30 @@ def lipschitz_bound(
     return _product(_layers(model, shape), shape, norm)
 
 
-def _layers(model: nn.Module, shape: Sequence[int]) -> list[nn.Module]:
-    """Return the canonical layers, with the sigmoids of the outermost Sequential."""
+def _layers(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
+    """Return the canonical layers, with the sigmoids of nested Sequentials."""
+    gate.refuse_hidden(model)
+    parts = _flat(model)
+    if not any(is_kind(part, nn.Sigmoid) for part in parts):
+        return canonical(model, shape)
     found: list[nn.Module] = []
     waiting: list[nn.Module] = []
-    for layer in model if isinstance(model, nn.Sequential) else [model]:
-        if not isinstance(layer, nn.Sigmoid):
-            waiting.append(layer)
+    for part in parts:
+        if not is_kind(part, nn.Sigmoid):
+            waiting.append(part)
             continue
         for inner in canonical(nn.Sequential(*waiting), shape):
             found.append(inner)
             shape = _output_shape(inner, shape)
-        found.append(layer)
+        found.append(nn.Sigmoid())
         waiting = []
-    return [*found, *canonical(nn.Sequential(*waiting), shape)]
+    return nn.Sequential(*found, *canonical(nn.Sequential(*waiting), shape)).eval()
+
+
+def _flat(model: nn.Module) -> list[nn.Module]:
+    if not is_kind(model, nn.Sequential):
+        return [model]
+    return [part for layer in model for part in _flat(layer)]
 
 
 def _output_shape(layer: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
@@ -229,72 +293,95 @@ def lipschitz_margins(
     Sugiyama 2018, arXiv:1802.04034.
     """
     check_all(model, x, y, eps, norm)
+    if norm not in NORMS:
+        raise ValueError(f"norm {norm!r} is none of {NORMS}")
+    check_dtype(model, x)
     net, shape = _layers(model, x.shape[1:]), x.shape[1:]
     if len(net) == 0 or not isinstance(net[-1], nn.Linear):
         raise TypeError("the last layer is not Linear")
     weight = net[-1].weight.detach()
-    if not (y < len(weight)).all():
-        raise ValueError(f"a label is none of the {len(weight)} classes")
+    check_classes(y, len(weight))
+    logits = ask(model, x)
+    gate.compare(model, net, x)
     constant = _product(net[:-1], shape, norm)
-    with torch.no_grad():
-        logits = model(x)
     rows = weight[y][:, None] - weight
     slopes = torch.linalg.vector_norm(rows, 2 if norm == "l2" else 1, dim=2)
     return logits.gather(1, y[:, None]) - logits - eps * constant * slopes
 
 
+@outside_inference
 def jacobian_norms(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the l2 norm of the Jacobian of the logits at each image: (N,).
+    """Return the l2 norm of the Jacobian of the outputs at each image: (N,).
 
-    ``x`` (N, ...) in [0, 1]. How steep ``model`` is *there*: the largest of them is a
-    lower bound on its Lipschitz constant. Raises ``ValueError`` or ``TypeError`` for
-    bad input and a model in train mode.
+    ``x`` (N, ...) in [0, 1]; ``model`` returns (N, K), any number K. How steep it is
+    *there*: the largest of them is a lower bound on its Lipschitz constant. Raises
+    ``ValueError`` or ``TypeError`` for bad input, a model in train mode, outputs or
+    slopes that are not finite, and outputs of another shape.
     """
     check_model(model)
     check_images(x)
     return torch.linalg.matrix_norm(_jacobians(model, x), 2)
 
 
+def _outputs(model: nn.Module, x: Tensor) -> Tensor:
+    """Return (N, K) outputs, K >= 1, of ``model``, which may work on ``x`` in place."""
+    outputs = run_model(model, x)
+    if isinstance(outputs, Tensor) and outputs.shape == (len(x), 1):
+        if not outputs.isfinite().all():
+            raise ValueError("the output holds NaN or infinity: look at the weights")
+        return outputs
+    return check_logits(outputs, len(x))
+
+
 def _jacobians(model: nn.Module, x: Tensor) -> Tensor:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits = model(x)
+        outputs = _outputs(model, x.clone())
+        if not outputs.requires_grad:
+            raise ValueError("no gradient of the outputs reaches the images")
         rows = [
             torch.autograd.grad(column.sum(), x, retain_graph=True)[0].flatten(1)
-            for column in logits.unbind(1)
+            for column in outputs.unbind(1)
         ]
-    return torch.stack(rows, 1)  # (N, K, pixels)
+    found = torch.stack(rows, 1)  # (N, K, pixels)
+    if not found.isfinite().all():
+        raise ValueError("a slope of the model at an image is infinite or NaN")
+    return found
 
 
+@outside_inference
 def steepest_slopes(
     model: nn.Module, x: Tensor, *, length: float, num_steps: int = 20
 ) -> Tensor:
     """Return |h(x + r) - h(x)| / |r| of the steepest ``r`` found at each image: (N,).
 
     Finite differences in l2: from the Jacobian's leading direction, ``num_steps`` of
-    gradient ascent on the change of the logits over the sphere of radius ``length``
+    gradient ascent on the change of the outputs over the sphere of radius ``length``
     around ``x`` (N, ...), the box not kept. Each is a lower bound on the Lipschitz
     constant of ``model``. Raises ``ValueError`` for ``length`` <= 0 and ``num_steps``
-    < 0, and what ``jacobian_norms`` raises.
+    < 0, and what ``jacobian_norms`` raises, at x + r, too.
     """
     check_model(model)
     check_images(x)
-    if not length > 0 or num_steps < 0:
-        raise ValueError("need length > 0 and num_steps >= 0")
+    if not 0 < length < math.inf or num_steps < 0:
+        raise ValueError("need a finite length > 0 and num_steps >= 0")
+    check_counts(0, num_steps=num_steps)
     x = x.detach()
     start = torch.linalg.svd(_jacobians(model, x), full_matrices=False).Vh[:, 0]
     best = torch.zeros(len(x)).to(x)
     with torch.no_grad():
-        before = model(x)
+        before = _outputs(model, x.clone())
     for sign in (1, -1):
         r = sign * length * start.view_as(x)
         for step in range(num_steps + 1):
             r.requires_grad_()
             with torch.enable_grad():
-                change = (model(x + r) - before).norm(dim=1)
+                change = (_outputs(model, x + r) - before).norm(dim=1)
                 (slope,) = torch.autograd.grad(change.sum(), r)
             best = best.maximum(change.detach() / length)
             if step < num_steps:
+                if not slope.isfinite().all():
+                    raise ValueError("a slope of the model is infinite or NaN")
                 ahead = slope.flatten(1) + 1e-30
                 ahead = length * ahead / ahead.norm(dim=1, keepdim=True)
                 r = r.detach().flatten(1) + ahead  # then half-way, on the sphere

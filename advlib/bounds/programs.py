@@ -4,6 +4,10 @@ What a solver returns is only near the minimum, on either side. So no number her
 the solver's objective: from its dual variables a bound is computed by weak duality, in
 a formula that is sound for *any* dual variables. A poor solution then gives a loose
 bound, never a false one, up to the rounding of float64.
+
+The solver's tolerances are absolute. So columns and costs of unusual size are divided
+by powers of two, which changes no digit: how tight a bound is does not depend on the
+scale of the weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +18,9 @@ import numpy as np
 from scipy import sparse
 from torch import nn
 
-from advlib.networks.canonical import affine_matrix, output_shape
+from advlib.networks.canonical import output_shape
 from advlib.networks.layers import Residual
+from advlib.networks.sparse import sparse_matrix
 
 Array = np.ndarray
 
@@ -28,8 +33,25 @@ Pair = tuple[Array, Array]
 Pairs = list[Pair]
 
 
-class EmptyProgramError(Exception):
-    """No point satisfies the program."""
+SLACKS = (0.0, 1e-5, 1e-3)  # bounds in float32 may contradict each other by rounding
+
+USUAL = 10  # numbers between 2 ** -10 and 2 ** 10 suit the solver as they are
+
+
+def powers_near(values: Array) -> Array:
+    """Return powers of two near ``values`` >= 0; 1 for usual sizes and for 0."""
+    exponent = np.frexp(values)[1]
+    usual = (abs(exponent) <= USUAL) | ~np.isfinite(values)
+    return np.ldexp(1.0, np.where(usual, 0, exponent.clip(-1000, 1000)))
+
+
+def check_time_limit(time_limit: float | None) -> None:
+    """Refuse a ``time_limit`` that is negative or NaN; None is no limit.
+
+    Raises ``ValueError``.
+    """
+    if time_limit is not None and not time_limit >= 0:  # refuses NaN, too
+        raise ValueError(f"time_limit = {time_limit}: need seconds >= 0, or None")
 
 
 def network_stages(net: nn.Sequential, shape: Sequence[int]) -> list[Stage]:
@@ -42,9 +64,7 @@ def network_stages(net: nn.Sequential, shape: Sequence[int]) -> list[Stage]:
             branches = [network_stages(b, shape) for b in (layer.body, layer.shortcut)]
             stages.append(("sum", *branches))
         elif not isinstance(layer, nn.Flatten):
-            weight, bias = affine_matrix(layer, shape)
-            weight = sparse.csr_array(weight.double().cpu().numpy())
-            stages.append(("affine", weight, bias.double().cpu().numpy()))
+            stages.append(("affine", *sparse_matrix(layer, shape)))
         shape = output_shape(layer, shape)
     return stages
 
@@ -66,6 +86,21 @@ def relu_sizes(stages: Sequence[Stage], size: int) -> tuple[list[int], int]:
     return found, size
 
 
+def relu_values(stages: Sequence[Stage], x: Array) -> tuple[list[Array], Array]:
+    """Return what enters each ReLU of ``stages`` at an input ``x``, and the output."""
+    found: list[Array] = []
+    for stage in stages:
+        if stage[0] == "affine":
+            x = stage[1] @ x + stage[2]
+        elif stage[0] == "relu":
+            found.append(x)
+            x = np.maximum(x, 0.0)
+        else:
+            (body, end), (shortcut, more) = (relu_values(s, x) for s in stage[1:])
+            found, x = [*found, *body, *shortcut], end + more
+    return found, x
+
+
 @dataclass
 class LinearProgram:
     """Columns lower <= v <= upper and rows low <= A v <= high, as they are added."""
@@ -75,6 +110,21 @@ class LinearProgram:
     rows: list[tuple[sparse.csr_array, Array, Array]] = field(default_factory=list)
     size: int = 0
     num_relus: int = 0
+
+    def scales(self, value: Affine) -> Array:
+        """Return a power of two for each row of ``value``, near its largest term.
+
+        A term: an entry times the largest size of its column; or the constant.
+        """
+        matrix = self.wide(value[0])
+        low, high = column_ends(self)
+        largest = np.maximum(abs(low), abs(high))
+        terms, found = abs(matrix.data) * largest[matrix.indices], abs(value[1])
+        filled = np.flatnonzero(np.diff(matrix.indptr))
+        if len(filled):
+            most = np.maximum.reduceat(terms, matrix.indptr[filled])
+            found[filled] = np.maximum(found[filled], most)
+        return powers_near(found)
 
     def columns(self, lower: Array, upper: Array) -> Array:
         """Add columns between ``lower`` and ``upper``; return their numbers."""
@@ -103,11 +153,13 @@ class LinearProgram:
 def add_triangle(program: LinearProgram, value: Affine, bounds: Pair) -> Affine:
     """Add the units of one ReLU of ``value`` to ``program``, with ``bounds`` (l, u).
 
-    l <= z <= u on each, a triangle where l < 0 < u.
+    l <= z <= u on each, a triangle where l < 0 < u. The columns are z / ``scales``.
     """
-    low, up = bounds
+    scale = program.scales(value)
+    low, up = bounds[0] / scale, bounds[1] / scale
     z = program.columns(low, up)
-    program.add(program.pick(z) - program.wide(value[0]), value[1], value[1])
+    inputs, shift = program.wide(over(value[0], scale)), value[1] / scale
+    program.add(program.pick(z) - inputs, shift, shift)
     unstable = np.flatnonzero((low < 0) & (up > 0))
     low, up = low[unstable], up[unstable]
     slope, zero, infinite = up / (up - low), 0 * up, np.full(len(up), np.inf)
@@ -118,7 +170,16 @@ def add_triangle(program: LinearProgram, value: Affine, bounds: Pair) -> Affine:
     program.add(chord, -infinite, -slope * low)
     source = np.where(bounds[0] >= 0, z, -1)  # stable: the input itself, or 0
     source[unstable] = a
-    return program.pick(source), np.zeros(len(z))
+    return program.pick(source, scale), np.zeros(len(z))
+
+
+def over(matrix: sparse.csr_array, scale: Array) -> sparse.csr_array:
+    """Return ``matrix`` with each row divided by its ``scale``."""
+    if (scale == 1).all():
+        return matrix
+    data = matrix.data / np.repeat(scale, np.diff(matrix.indptr))
+    parts = data, matrix.indices.copy(), matrix.indptr  # which scipy sorts in place
+    return sparse.csr_array(parts, matrix.shape)
 
 
 AddRelu = Callable[[LinearProgram, Affine, Pair], Affine]
@@ -150,82 +211,106 @@ def push_stages(
     return value
 
 
-def _solver(program: LinearProgram, matrix: sparse.csr_array) -> highspy.Highs:
-    """Return HiGHS with the program loaded and costs of zero."""
-    lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = program.size, matrix.shape[0]
-    lp.col_cost_ = np.zeros(program.size)
-    lp.col_lower_ = np.concatenate(program.lower)
-    lp.col_upper_ = np.concatenate(program.upper)
-    lp.row_lower_ = np.concatenate([r[1] for r in program.rows])
-    lp.row_upper_ = np.concatenate([r[2] for r in program.rows])
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_ = matrix.indptr
-    lp.a_matrix_.index_ = matrix.indices
-    lp.a_matrix_.value_ = matrix.data
+def _solver(program: LinearProgram) -> highspy.Highs | None:
+    """Return HiGHS with ``program`` loaded and costs of zero; None if it refuses.
+
+    The arrays are handed over as they are: HiGHS makes the only copy.
+    """
+    matrix, low, high = row_block(program)
+    zero, continuous = np.zeros(program.size), np.zeros(program.size, dtype=np.int32)
+    index = (a.astype(np.int32, copy=False) for a in (matrix.indptr, matrix.indices))
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
-    solver.passModel(lp)
-    return solver
+    status = solver.passModel(
+        program.size, matrix.shape[0], matrix.nnz, int(highspy.MatrixFormat.kRowwise),
+        int(highspy.ObjSense.kMinimize), 0.0, zero, *column_ends(program), low, high,
+        *index, matrix.data, continuous,
+    )  # fmt: skip
+    return None if status == highspy.HighsStatus.kError else solver
 
 
-def row_matrix(program: LinearProgram) -> sparse.csr_array:
-    """Return all rows of ``program``."""
-    blocks = [program.wide(block) for block, _, _ in program.rows]
-    return sparse.csr_array(sparse.vstack(blocks))
+def row_block(program: LinearProgram) -> tuple[sparse.csr_array, Array, Array]:
+    """Return all rows of ``program`` and their sides; kept as its only block."""
+    if len(program.rows) > 1:
+        matrix = sparse.vstack([program.wide(block) for block, _, _ in program.rows])
+        sides = (np.concatenate([r[i] for r in program.rows]) for i in (1, 2))
+        program.rows = [(sparse.csr_array(matrix), *sides)]
+    ((matrix, low, high),) = program.rows
+    return program.wide(matrix), low, high
 
 
-def _dual_value(
-    program: LinearProgram, matrix: sparse.csr_array, cost: Array, duals: Array
-) -> float:
+def _dual_value(program: LinearProgram, cost: Array, duals: Array) -> float:
     """Return a lower bound of ``cost @ v`` over the program, for any ``duals``.
 
     cost @ v = duals @ (A v) + (cost - duals @ A) @ v: minimise the first term over the
-    sides of the rows and the second over those of the columns. A dual variable whose
-    sign asks for an infinite side is set to 0.
+    sides of the rows and the second over those of the columns. A dual variable that is
+    no number or whose sign asks for an infinite side is set to 0.
     """
-    low = np.concatenate([r[1] for r in program.rows])
-    high = np.concatenate([r[2] for r in program.rows])
+    matrix, low, high = row_block(program)
     side = np.where(duals > 0, low, high)
-    kept = np.isfinite(side)
-    duals, side = duals[kept], side[kept]
-    rest = cost - duals @ matrix[kept]
+    kept = np.isfinite(side) & np.isfinite(duals)
+    rest = cost - np.where(kept, duals, 0.0) @ matrix
     low, high = column_ends(program)
-    return float(duals @ side + np.minimum(rest * low, rest * high).sum())
+    ends = np.minimum(rest * low, rest * high).sum()
+    return float(duals[kept] @ side[kept] + ends)
 
 
 def minima(
     program: LinearProgram, value: Affine, time_limit: float | None
-) -> tuple[Array, Array]:
+) -> tuple[Array, bool]:
     """Return a lower bound of each row of ``value`` over ``program``, by weak duality.
 
-    And whether HiGHS solved it within ``time_limit``. -inf where it leaves no dual
-    variables. Raises ``EmptyProgramError`` if no column vector satisfies the program.
+    -inf where HiGHS leaves no dual variables, after ``time_limit`` seconds or else.
+    And whether it takes the program for empty: then nothing is known.
     """
-    costs, found = program.wide(value[0]).toarray(), np.array(value[1])
+    matrix, found = program.wide(value[0]), np.full(len(value[1]), -np.inf)
     low, up = column_ends(program)
-    solved = np.ones(len(found), dtype=bool)
     if not program.rows:
-        return found + np.minimum(costs * low, costs * up).sum(1), solved
-    matrix = row_matrix(program)
-    solver = _solver(program, matrix)
-    columns = np.arange(program.size, dtype=np.int32)
-    for i, cost in enumerate(costs):
+        rest = (matrix[[i]].toarray()[0] for i in range(len(found)))
+        ends = [np.minimum(cost * low, cost * up).sum() for cost in rest]
+        return value[1] + np.array(ends), False
+    solver = _solver(program)
+    if solver is None:
+        return found, False
+    columns, scale = np.arange(program.size, dtype=np.int32), program.scales(value)
+    for i in range(len(found)):
+        cost = matrix[[i]].toarray()[0] / scale[i]
         solver.changeColsCost(program.size, columns, cost)
         if time_limit is not None:  # HiGHS counts all runs together
             limit = solver.getRunTime() + time_limit
             solver.setOptionValue("time_limit", limit)
         solver.run()
-        status, solution = solver.getModelStatus(), solver.getSolution()
-        if status == highspy.HighsModelStatus.kInfeasible:
-            raise EmptyProgramError
-        solved[i] = status == highspy.HighsModelStatus.kOptimal
-        if not solution.dual_valid:
-            found[i] = -np.inf
-            continue
-        duals = np.array(solution.row_dual)
-        found[i] += _dual_value(program, matrix, cost, duals)
-    return found, solved
+        if solver.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+            return found, True
+        solution = solver.getSolution()
+        if solution.dual_valid:
+            duals = np.array(solution.row_dual)
+            least = _dual_value(program, cost, duals) * scale[i] + value[1][i]
+            found[i] = -np.inf if np.isnan(least) else least
+    return found, False
+
+
+def widened(pre: Pairs, slack: float) -> Pairs:
+    """Return ``pre`` wider by ``slack`` times the largest bound of each layer."""
+    sizes = [slack * max(abs(a).max(initial=0), abs(b).max(initial=0)) for a, b in pre]
+    return [(a - size, b + size) for (a, b), size in zip(pre, sizes, strict=True)]
+
+
+def check_not_empty(stages: Sequence[Stage], box: Pair, pre: Pairs) -> None:
+    """Refuse ``pre`` that exclude the middle of the ``box``; else the solver was wrong.
+
+    A program of the ``stages`` whose bounds hold there has a point, whatever the solver
+    says. Raises ``ValueError``.
+    """
+    values, _ = relu_values(stages, (box[0] + box[1]) / 2)
+    for k, (z, (low, up)) in enumerate(
+        zip(values, widened(pre, SLACKS[-1]), strict=True)
+    ):
+        if not ((low <= z) & (z <= up)).all():
+            raise ValueError(
+                "the program is empty: pre are no bounds of this network; in the "
+                f"middle of the box, ReLU {k} gets a value outside of them"
+            )
 
 
 def start_program(
@@ -233,8 +318,9 @@ def start_program(
 ) -> tuple[LinearProgram, Affine]:
     """Put the input's columns, ``lower`` to ``upper``, into ``program`` or a new."""
     program = LinearProgram() if program is None else program
-    inputs = program.columns(lower, upper)
-    return program, (program.pick(inputs), np.zeros(len(lower)))
+    scale = powers_near(np.maximum(abs(lower), abs(upper)))
+    inputs = program.columns(lower / scale, upper / scale)
+    return program, (program.pick(inputs, scale), np.zeros(len(lower)))
 
 
 def column_ends(program: LinearProgram) -> Pair:

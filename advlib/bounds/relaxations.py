@@ -10,59 +10,63 @@ Wong and Kolter's dual and folded intervals, when these use the same bounds.
 """
 
 import math
+import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import cvxpy as cp
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
-from advlib._check import check_all
+from advlib._check import check_all, check_classes
 from advlib.bounds.crown import crown_margins, relu_bounds
 from advlib.bounds.margins import input_box, margin_spec
-from advlib.bounds.plan import Box
+from advlib.bounds.plan import Box, check_corners, count_classes, plan_steps
 from advlib.bounds.programs import (
+    SLACKS,
     Affine,
     Array,
-    EmptyProgramError,
     LinearProgram,
     Pair,
     Pairs,
     Stage,
     add_triangle,
+    check_not_empty,
+    check_time_limit,
     column_ends,
     minima,
     network_stages,
+    over,
     push_stages,
     relu_sizes,
-    row_matrix,
+    row_block,
     start_program,
+    widened,
 )
 from advlib.networks.canonical import canonical_double
 
 
 def _solve_image(
     stages: Sequence[Stage], box: Pair, pre: Pairs, spec: Array, limit: float | None
-) -> tuple[Array, Array]:
-    """Return the bounds of ``spec @ logits`` for one image, and which are solved.
+) -> Array:
+    """Return the bounds of ``spec @ logits`` for one image; -inf where there is none.
 
     Raises ``ValueError`` if the program is empty: then ``pre`` are no bounds.
     """
     rows = sparse.csr_array(spec)
-    for slack in (0.0, 1e-4):  # float32 bounds may contradict each other by rounding
-        wide = [(a - slack * (1 + abs(a)), b + slack * (1 + abs(b))) for a, b in pre]
+    for slack in SLACKS:
         program, value = start_program(*box)
-        value = push_stages(program, stages, value, wide)
-        try:
-            return minima(program, (rows @ value[0], rows @ value[1]), limit)
-        except EmptyProgramError:
-            continue
-    raise ValueError("the linear program is empty: pre are no bounds of this network")
+        value = push_stages(program, stages, value, widened(pre, slack))
+        value = rows @ value[0], rows @ value[1]
+        found, empty = minima(program, value, limit)
+        if not empty:
+            return found
+    check_not_empty(stages, box, pre)
+    return found
 
 
 def _down(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -90,17 +94,20 @@ def lp_margins(
     units of ``x``, with ``box`` cut to [0, 1]. ``pre``: bounds before each ReLU, by
     default those of ``bounds.relu_bounds`` with CROWN. ``targets`` (N, K) bool:
     entries to solve, by default all; the others hold CROWN's bound, which is also the
-    result where HiGHS is stopped by ``time_limit`` (seconds per program) and its dual
-    point is worse.
+    result where HiGHS is stopped by ``time_limit`` (seconds per program), or fails,
+    and its dual point is worse.
 
     Sound in any case: each entry is a dual value, computed by weak duality from the
     dual variables that HiGHS leaves, not its objective. Column y is 0. Raises
     ``ValueError`` or ``TypeError`` for bad input and unknown layers, and
-    ``ValueError`` for ``pre`` that contradict each other. Ehlers 2017,
-    arXiv:1705.01320; Salman et al. 2019, arXiv:1902.08722.
+    ``ValueError`` for ``pre`` that contradict each other and a negative
+    ``time_limit``. Ehlers 2017, arXiv:1705.01320; Salman et al. 2019,
+    arXiv:1902.08722.
     """
     check_all(model, x, y, eps)
-    net, x64 = canonical_double(model, x.shape[1:]), x.detach().double().cpu()
+    check_time_limit(time_limit)
+    net, x64 = canonical_double(model, x.shape[1:], x), x.detach().double().cpu()
+    check_classes(y, count_classes(plan_steps(net, x.shape[1:])))
     corners = input_box(x64, eps, box=box)
     stages = network_stages(net, x.shape[1:])
     pre = _double_pre(net, corners, pre, relu_sizes(stages, x[0].numel())[0])
@@ -112,10 +119,9 @@ def lp_margins(
             continue
         box_i = _pair(corners, i)
         pre_i = [_pair(bounds, i) for bounds in pre]
-        bound, solved = _solve_image(stages, box_i, pre_i, spec[i, wanted], time_limit)
+        found = _solve_image(stages, box_i, pre_i, spec[i, wanted], time_limit)
         crown = margins[i, wanted].numpy()
-        found = np.where(solved, bound, np.maximum(bound, crown))
-        margins[i, wanted] = torch.from_numpy(found)
+        margins[i, wanted] = torch.from_numpy(np.fmax(found, crown))
     return _down(margins, x.dtype).to(x.device)
 
 
@@ -125,8 +131,8 @@ def _wanted(targets: Tensor | None, margins: Tensor, y: Tensor) -> list[Array]:
         targets = torch.ones_like(margins, dtype=torch.bool)
     if targets.shape != margins.shape or targets.dtype != torch.bool:
         raise ValueError(f"targets must be bool of shape {tuple(margins.shape)}")
-    own = F.one_hot(y, margins.shape[1]).bool()
-    return [np.flatnonzero(row) for row in (targets & ~own).cpu().numpy()]
+    own = F.one_hot(y.cpu(), margins.shape[1]).bool()
+    return [np.flatnonzero(row) for row in (targets.cpu() & ~own).numpy()]
 
 
 def _double_pre(
@@ -141,6 +147,10 @@ def _double_pre(
         raise ValueError(
             f"pre needs a pair of finite bounds per ReLU, of sizes {sizes}"
         )
+    if not all(
+        (low - up <= SLACKS[1] * (low.abs() + up.abs())).all() for low, up in pre
+    ):
+        raise ValueError("pre is no bound: a lower end is above its upper end")
     return pre
 
 
@@ -167,12 +177,13 @@ def lp_bounds(
     relaxation of the layers before, in turn from the first layer on: with all layers,
     the tightest bounds that this relaxation can give. (Tighter ends of a stable unit
     would change nothing: the rows of the program imply them.) Sound as ``lp_margins``
-    is; ``time_limit`` in seconds per program. Raises ``ValueError`` for ``layers``
-    that do not exist, for corners that cross, and what ``lp_margins`` raises.
+    is; ``time_limit`` in seconds per program. Float64. Raises ``ValueError`` for
+    ``layers`` that do not exist, for corners that cross, and what ``lp_margins``
+    raises.
     """
-    if lower.shape != upper.shape or not (lower <= upper).all():
-        raise ValueError("need two corners of equal shape, lower <= upper everywhere")
-    net = canonical_double(model, lower.shape[1:])
+    check_corners(lower, upper)
+    check_time_limit(time_limit)
+    net = canonical_double(model, lower.shape[1:], (lower + upper) / 2)
     corners = lower.detach().double().cpu(), upper.detach().double().cpu()
     stages = network_stages(net, lower.shape[1:])
     pre = _double_pre(net, corners, pre, relu_sizes(stages, lower[0].numel())[0])
@@ -184,29 +195,36 @@ def lp_bounds(
 
     def add_relu(program: LinearProgram, value: Affine, bounds: Pair) -> Affine:
         if program.num_relus - 1 in chosen:
-            bounds = _tightened(program, value, bounds, time_limit)
+            tight = _tightened(program, value, bounds, time_limit)
+            if tight is None:  # then HiGHS was wrong, or this is refused
+                i = len(images) - 1
+                check_not_empty(stages, _pair(corners, i), [_pair(b, i) for b in pre])
+            bounds = bounds if tight is None else tight
         images[-1].append(bounds)
         return add_triangle(program, value, bounds)
 
     for i in range(len(lower)):
         images.append([])
         program, value = start_program(*_pair(corners, i))
-        try:
-            push_stages(program, stages, value, [_pair(b, i) for b in pre], add_relu)
-        except EmptyProgramError:
-            raise ValueError("the linear program is empty: pre are no bounds") from None
-    return [_stacked(images, k, like) for k, like in enumerate(pre)]
+        push_stages(program, stages, value, [_pair(b, i) for b in pre], add_relu)
+    found = [_stacked(images, k, like) for k, like in enumerate(pre)]
+    return [(low.to(lower.device), up.to(lower.device)) for low, up in found]
 
 
 def _tightened(
     program: LinearProgram, value: Affine, bounds: Pair, time_limit: float | None
-) -> Pair:
-    """Cut the bounds of the unstable units with optima over the program so far."""
+) -> Pair | None:
+    """Cut the bounds of the unstable units with optima over the program so far.
+
+    None if the solver takes the program for empty.
+    """
     low, up = bounds[0].copy(), bounds[1].copy()
     unit = np.flatnonzero((low < 0) & (up > 0))
     matrix, shift = value[0][unit], value[1][unit]
-    least, _ = minima(program, (matrix, shift), time_limit)
-    most, _ = minima(program, (-matrix, -shift), time_limit)
+    least, empty = minima(program, (matrix, shift), time_limit)
+    most, void = minima(program, (-matrix, -shift), time_limit)
+    if empty or void:
+        return None
     low[unit] = np.maximum(low[unit], least)
     up[unit] = np.maximum(np.minimum(up[unit], -most), low[unit])
     return low, up
@@ -230,12 +248,16 @@ class _Lifted(LinearProgram):
 
 
 def _lift_relu(program: _Lifted, value: Affine, bounds: Pair, triangle: bool) -> Affine:
-    """Add one column for each unstable unit, with ReLU as a >= 0, a >= z, a a = a z."""
-    (low, up), (matrix, shift) = bounds, value
+    """Add one column for each unstable unit, with ReLU as a >= 0, a >= z, a a = a z.
+
+    In units of their ``scales``, as in ``add_triangle``.
+    """
+    scale = program.scales(value)
+    (low, up), shift = (end / scale for end in bounds), value[1] / scale
     unstable = np.flatnonzero((low < 0) & (up > 0))
     active = low >= 0
     a = program.columns(0 * up[unstable], up[unstable])
-    matrix = program.wide(matrix)
+    matrix = program.wide(over(value[0], scale))
     z, constant = matrix[unstable], shift[unstable]
     infinite = np.full(len(a), np.inf)
     program.add(program.pick(a) - z, constant, infinite)
@@ -247,8 +269,9 @@ def _lift_relu(program: _Lifted, value: Affine, bounds: Pair, triangle: bool) ->
         program.add(chord, -infinite, slope * (constant - low[unstable]))
     source = np.full(len(low), -1)
     source[unstable] = a
-    kept = sparse.diags_array(active.astype(float)) @ matrix
-    return sparse.csr_array(kept + program.pick(source)), np.where(active, shift, 0.0)
+    kept = sparse.diags_array(active.astype(float)) @ program.wide(value[0])
+    matrix = sparse.csr_array(kept + program.pick(source, scale))
+    return matrix, np.where(active, value[1], 0.0)
 
 
 def _conic(program: _Lifted) -> tuple[Affine, Affine]:
@@ -266,9 +289,8 @@ def _conic(program: _Lifted) -> tuple[Affine, Affine]:
     one = np.ones(program.size)
     square = place(column - 1, column * (side + 1), one, program.size)
     square -= place(column - 1, column, low + up, program.size)  # (v-l)(v-u) <= 0
-    matrix = row_matrix(program) @ place(column - 1, column, one, program.size)
-    least = np.concatenate([r[1] for r in program.rows])
-    most = np.concatenate([r[2] for r in program.rows])
+    matrix, least, most = row_block(program)
+    matrix = matrix @ place(column - 1, column, one, program.size)
     above, below = np.isfinite(most), np.isfinite(least)
     upper = sparse.vstack([square, matrix[above], -matrix[below]])
     sides = np.concatenate([-low * up, most[above], -least[below]])
@@ -285,8 +307,13 @@ def _conic(program: _Lifted) -> tuple[Affine, Affine]:
     return (sparse.csr_array(upper), sides), (equal, np.array(values))
 
 
-def _sdp_duals(cost: Array, upper: Affine, equal: Affine) -> Pair:
-    """Return the dual variables that CLARABEL leaves; ``cost`` is on vec(P)."""
+def _sdp_duals(cost: Array, upper: Affine, equal: Affine) -> Pair | None:
+    """Return the dual variables that CLARABEL leaves; ``cost`` is on vec(P).
+
+    None if it takes the program for empty.
+    """
+    import cvxpy as cp  # here: 80 MB and a second that linear programs do not need
+
     side = math.isqrt(len(cost))
     lifted = cp.Variable((side, side), PSD=True)
     flat = cp.vec(lifted, order="C")
@@ -294,9 +321,12 @@ def _sdp_duals(cost: Array, upper: Affine, equal: Affine) -> Pair:
     problem = cp.Problem(cp.Minimize(cost @ flat), rows)
     with warnings.catch_warnings():  # "may be inaccurate": no matter, see _sdp_value
         warnings.simplefilter("ignore", UserWarning)
-        problem.solve(solver=cp.CLARABEL)
+        try:
+            problem.solve(solver=cp.CLARABEL)
+        except cp.SolverError as error:
+            raise RuntimeError("CLARABEL failed on the semidefinite program") from error
     if problem.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
-        raise ValueError("the semidefinite program is empty: pre are no bounds")
+        return None
     if rows[0].dual_value is None:
         raise RuntimeError(f"CLARABEL ends with {problem.status}, without dual values")
     return rows[0].dual_value, rows[1].dual_value
@@ -336,11 +366,11 @@ def sdp_margin(
 
     For small networks: the matrix has one row for 1, each input and each unstable
     unit, and more than ``max_side`` of them are refused. ``x`` (...) in [0, 1], one
-    image without batch; ``y`` and ``target`` its class and another; ``eps`` in units
-    of ``x``, with ``box`` cut to [0, 1]. ``pre``: bounds before each ReLU (1, *layer),
-    by default CROWN's. With ``triangle`` the rows of the linear program are imposed,
-    too: then the bound is at least that of ``lp_margins`` with the same ``pre``, up to
-    the solver's tolerance; without, neither is always the better one.
+    image without batch; ``y`` and ``target`` its class and another, whole numbers;
+    ``eps`` in units of ``x``, with ``box`` cut to [0, 1]. ``pre``: bounds before each
+    ReLU (1, *layer), by default CROWN's. With ``triangle`` the rows of the linear
+    program are imposed, too: then the bound is at least that of ``lp_margins`` with the
+    same ``pre``, up to the solver's tolerance; without, neither is always the better.
 
     Sound: the value is computed from CLARABEL's dual variables by weak duality, with
     the least eigenvalue of the dual matrix as the check. Raises ``ValueError`` or
@@ -348,14 +378,16 @@ def sdp_margin(
     ``pre``, ``RuntimeError`` if the solver returns no dual variables. Raghunathan,
     Steinhardt and Liang 2018, arXiv:1811.01057.
     """
-    x = x[None]
+    x, y, target = x[None], _whole("y", y), _whole("target", target)
     check_all(model, x, torch.tensor([y]), eps)
-    net = canonical_double(model, x.shape[1:])
+    net = canonical_double(model, x.shape[1:], x)
+    num_classes = count_classes(plan_steps(net, x.shape[1:]))
+    check_classes(torch.tensor([y, target]), num_classes)
+    if y == target:
+        raise ValueError(f"y and target must be two of the {num_classes} classes")
     corners = input_box(x.detach().double().cpu(), eps, box=box)
     stages = network_stages(net, x.shape[1:])
-    sizes, num_classes = relu_sizes(stages, x.numel())
-    if not (0 <= y < num_classes and 0 <= target < num_classes and y != target):
-        raise ValueError(f"y and target must be two of the {num_classes} classes")
+    sizes, _ = relu_sizes(stages, x.numel())
     pairs = [_pair(bounds, 0) for bounds in _double_pre(net, corners, pre, sizes)]
     program, value = start_program(*_pair(corners, 0), _Lifted())
     add = partial(_lift_relu, triangle=triangle)
@@ -365,18 +397,34 @@ def sdp_margin(
         raise ValueError(f"a matrix of side {side} is above max_side = {max_side}")
     rows = program.wide(matrix).toarray()
     least = _lifted_minimum(program, rows[y] - rows[target])
+    if least is None:
+        check_not_empty(stages, _pair(corners, 0), pairs)
+        raise RuntimeError("CLARABEL takes the program for empty, which it is not")
     return float(shift[y] - shift[target]) + least
 
 
-def _lifted_minimum(program: _Lifted, cost: Array) -> float:
-    """Return a lower bound of ``cost @ v`` over the semidefinite program."""
+def _whole(name: str, value: int) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def _lifted_minimum(program: _Lifted, cost: Array) -> float | None:
+    """Return a lower bound of ``cost @ v`` over the semidefinite program.
+
+    None if the solver takes it for empty.
+    """
     low, up = column_ends(program)
     if not program.rows:  # no ReLU: a linear function on a box
         return float(np.minimum(cost * low, cost * up).sum())
     side = program.size + 1
+    scale = float(program.scales((sparse.csr_array(cost[None]), np.zeros(1)))[0])
     lifted = np.zeros(side * side)
-    lifted[1:side] = cost
+    lifted[1:side] = cost / scale
     upper, equal = _conic(program)
     duals = _sdp_duals(lifted, upper, equal)
+    if duals is None:
+        return None
     trace = 1 + np.maximum(low**2, up**2).sum()
-    return _sdp_value(lifted, upper, equal, duals, trace)
+    return _sdp_value(lifted, upper, equal, duals, trace) * scale

@@ -17,7 +17,13 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from advlib._check import check_images, check_model
+from advlib._check import (
+    check_counts,
+    check_images,
+    check_logits,
+    check_model,
+    run_model,
+)
 
 ABSTAIN = -1  # the class returned where the votes do not decide
 
@@ -36,14 +42,15 @@ class Certificate:
 
 
 def _check(
-    model: nn.Module, x: Tensor, sigma: float, alpha: float, *sizes: int
+    model: nn.Module, x: Tensor, sigma: float, alpha: float, **sizes: int
 ) -> None:
     check_model(model)
     check_images(x)
     if not 0 < sigma < float("inf"):
         raise ValueError(f"sigma = {sigma} is no standard deviation")
-    if not 0 < alpha < 0.5 or min(sizes) < 1:
-        raise ValueError("need 0 < alpha < 1/2 and at least one sample")
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"need 0 < alpha < 1/2 as the chance of an error, not {alpha}")
+    check_counts(1, **{f"samples, {name}": size for name, size in sizes.items()})
 
 
 def lower_confidence(successes: int, n: int, alpha: float) -> float:
@@ -74,17 +81,21 @@ def votes(
     ``x`` (N, ...) in [0, 1]; for each image ``n`` draws of Gaussian noise of standard
     deviation ``sigma`` (units of ``x``), taken from ``generator``, ``batch_size`` at a
     time; the noisy images leave [0, 1]. Raises ``ValueError`` or ``TypeError`` for bad
-    input.
+    input, and for a model that does not return (N, K) finite logits, K >= 2, for noisy
+    images, too: NaN is no vote.
     """
-    _check(model, x, sigma, 0.1, n, batch_size)
-    counts = []
+    _check(model, x, sigma, 0.1, n=n, batch_size=batch_size)
+    if not isinstance(generator, torch.Generator):
+        raise TypeError("need a torch.Generator, so that the votes can be drawn again")
+    counts, drawn = [], {"generator": generator, "device": generator.device}
     with torch.no_grad():
         for image in x:
             total = torch.zeros((), dtype=torch.int64, device=x.device)
             for start in range(0, n, batch_size):
                 size = (min(batch_size, n - start), *image.shape)
-                noise = torch.randn(size, generator=generator, dtype=x.dtype).to(x)
-                logits = model(image + sigma * noise)
+                noise = torch.randn(size, dtype=x.dtype, **drawn).to(x)
+                noisy = image + sigma * noise
+                logits = check_logits(run_model(model, noisy), len(noisy))
                 winners = logits.argmax(1)
                 total = total + torch.bincount(winners, minlength=logits.shape[1])
             counts.append(total)
@@ -108,7 +119,7 @@ def predict(
     the second. Arguments and errors as ``votes``, and ``ValueError`` unless
     0 < alpha < 1/2.
     """
-    _check(model, x, sigma, alpha, n)
+    _check(model, x, sigma, alpha, n=n)
     counts = votes(model, x, sigma, n=n, generator=generator, batch_size=batch_size)
     first, second = counts.topk(2, dim=1).values.T
     sure = [
@@ -137,7 +148,7 @@ def certify(
     that bound; p <= 1/2: it abstains. Wrong, for each image, with probability at most
     ``alpha``. Arguments and errors as ``predict``.
     """
-    _check(model, x, sigma, alpha, n0, n)
+    _check(model, x, sigma, alpha, n0=n0, n=n)
     draw = partial(votes, model, x, sigma, generator=generator, batch_size=batch_size)
     labels = draw(n=n0).argmax(1)
     hits = draw(n=n).gather(1, labels[:, None])[:, 0]

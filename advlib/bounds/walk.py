@@ -33,7 +33,8 @@ class Relaxation:
 def relaxation(lower: Tensor, upper: Tensor, *, rule: str = "crown") -> Relaxation:
     """Return the lines around ReLU(z) on ``lower <= z <= upper``, of equal shapes.
 
-    A unit with lower >= 0 is the identity, one with upper <= 0 is zero; else the line
+    A unit with lower >= 0 is the identity, one with upper <= 0 is zero, and one whose
+    bounds are NaN or infinite has lines of NaN, which prove nothing; else the line
     above joins the two ends, and the slope below is, by ``rule``, "crown": 1 if
     upper > -lower, else 0; "dual": the slope of the line above. Raises ``ValueError``
     for another rule.
@@ -43,6 +44,7 @@ def relaxation(lower: Tensor, upper: Tensor, *, rule: str = "crown") -> Relaxati
     unstable = (lower < 0) & (upper > 0)
     width = torch.where(unstable, upper - lower, 1.0)  # no 0 / 0 in the gradient
     slope = torch.where(unstable, upper / width, (lower >= 0).to(lower))
+    slope = slope + 0 * (lower + upper)  # NaN stays NaN: such a unit is not off
     below = slope if rule == "dual" else (upper > -lower).to(lower)
     return Relaxation(
         lower=torch.where(unstable, below, slope),
@@ -251,7 +253,10 @@ def _unit_rows(steps: Steps, index: Tensor, sign: Tensor) -> tuple[Rows, Steps]:
 def _row_size(steps: Steps) -> int:
     """Return about how many numbers one unit's row needs on its way to the input."""
     if not all(isinstance(s.layer, (nn.Conv2d, nn.ReLU)) for s in steps):
-        return largest_layer(steps)
+        last = steps[-1]
+        own = isinstance(last.layer, nn.Linear)  # whose rows are picked, see _unit_rows
+        units = 1 if own else math.prod(output_shape(last.layer, last.shape))
+        return max(largest_layer(steps), units)
     size, largest = (1, 1), 1
     for step in reversed(steps):
         if isinstance(step.layer, nn.Conv2d):
