@@ -1,17 +1,22 @@
 """Branch and bound against integer programs, patterns, formulas and samples."""
 
+import copy
+import functools
 import math
+import tracemalloc
 
 import joblib
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from torch import nn
 
 from advlib import bounds, branch_and_bound, exact, linear, models
-from advlib.exact import splits
-from advlib.networks.canonical import canonical_double
+from advlib.exact import encoding, leaves, scaling, splits
+from advlib.networks.canonical import affine_matrix, canonical_double, output_shape
 
 MODEST = settings(deadline=None, max_examples=8, derandomize=True, database=None)
 bab, minimal = branch_and_bound.branch_and_bound, branch_and_bound.minimal_margin
@@ -242,6 +247,284 @@ def test_a_stopped_search_is_unknown_and_its_bound_is_proven(stop):
         assert verdict.delta is None
 
 
+EASY = [0, 6, 7, 8, 26, 32, 43, 52, 54, 56]  # 34 to 158 subproblems each, at 0.1
+HARD = 16  # over three thousand
+
+
+@functools.cache
+def crowd():
+    """A network, and sixty images that it gets right."""
+    model = hard()[0]
+    generator = torch.Generator().manual_seed(7)
+    x = torch.rand((60, 1, 6, 6), generator=generator).double()
+    return model, x, model(x).argmax(1)
+
+
+def said(index, **limits):
+    """Statuses and numbers of subproblems of the images ``index``, in one call."""
+    model, x, y = crowd()
+    found = bab(model, x[index], y[index], 0.1, **limits)
+    return {i: (v.status, v.nodes) for i, v in zip(index, found, strict=True)}
+
+
+ORDERS = [[HARD, *EASY], [*EASY, HARD], [*EASY[5:], HARD, *EASY[4::-1]]]
+
+
+def test_a_hard_image_takes_nothing_from_its_neighbours():
+    """First, in the middle, last: each image is told what it is told alone."""
+    alone = {}
+    for i in [*EASY, HARD]:
+        alone |= said([i], max_nodes=600)
+    assert {alone[i][0] for i in EASY} == {"certified"}
+    assert alone[HARD][0] == "unknown"
+    assert 600 <= alone[HARD][1] <= 600 + 512
+    for order in ORDERS:
+        assert said(order, max_nodes=600) == alone
+
+
+def test_bounds_and_points_do_not_depend_on_the_neighbours_either():
+    """To rounding: of stopped searches, of finished ones, and of the minimum."""
+    model, x, y = crowd()
+    index = torch.tensor([HARD, *EASY[:4]])
+    together = bab(model, x[index], y[index], 0.1, max_nodes=300)
+    least = minimal(model, x[index], y[index], 0.1, tolerance=0.05, max_nodes=300)
+    for k, i in enumerate(index.tolist()):
+        one = x[i : i + 1], y[i : i + 1]
+        (alone,) = bab(model, *one, 0.1, max_nodes=300)
+        assert together[k].bound == pytest.approx(alone.bound, abs=1e-9)
+        (alone,) = minimal(model, *one, 0.1, tolerance=0.05, max_nodes=300)
+        assert least[k].status == alone.status
+        assert least[k].bound == pytest.approx(alone.bound, abs=1e-9)
+        assert least[k].margin == pytest.approx(alone.margin, abs=1e-9)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_total_is_shared_in_turns(order, monkeypatch):
+    """Who had least comes next: a hard image cannot use up what ten easy ones need.
+
+    In small batches, where they cannot ride along in what the hard one leaves free.
+    """
+    monkeypatch.setattr(branch_and_bound, "WORK", 1)
+    found = said(order, total_nodes=1500)
+    assert {found[i][0] for i in EASY} == {"certified"}
+    assert found[HARD][0] == "unknown"
+    assert 1500 <= sum(nodes for _, nodes in found.values()) <= 1500 + 8
+    none = said(order, total_time=0.0)
+    assert {status for status, _ in none.values()} == {"unknown"}
+
+
+def test_limits_of_time_are_per_image_and_count_this_process(monkeypatch):
+    """A clock that stands still stops nobody; an image that ran out stops alone."""
+    model, x, y = crowd()
+    index = torch.tensor([HARD, *EASY])
+    real = branch_and_bound.time.process_time
+    monkeypatch.setattr(branch_and_bound.time, "process_time", lambda: 0.0)
+    found = bab(model, x[index], y[index], 0.1, time_limit=0.0, max_nodes=600)
+    assert [v.status for v in found] == ["unknown"] + ["certified"] * len(EASY)
+    assert all(v.seconds == 0 for v in found)
+    monkeypatch.setattr(branch_and_bound.time, "process_time", real)
+    begin = real()
+    found = bab(model, x[index], y[index], 0.1, max_nodes=600)
+    spent = real() - begin
+    assert sum(v.seconds for v in found) == pytest.approx(spent, rel=0.1)
+    assert found[0].seconds > max(v.seconds for v in found[1:])
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e-6, 1e6, 1e12])
+@pytest.mark.parametrize("kind", ["dense", "conv", "residual"])
+def test_verdicts_do_not_depend_on_the_scale_of_the_weights(kind, factor):
+    """Logits and first layer times a factor: bounds follow, nothing is lost."""
+    for seed in range(2):
+        model, x, y = network(kind, seed)
+        other = copy.deepcopy(model)
+        layers = [m for m in other.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        with torch.no_grad():
+            layers[-1].weight.mul_(factor)
+            layers[-1].bias.mul_(factor)
+            if kind != "residual":
+                layers[0].weight.mul_(factor)
+                for layer in layers[:-1]:
+                    layer.bias.mul_(factor)
+                layers[-1].weight.div_(factor)
+        for eps in (0.05, 0.3):
+            pairs = zip(bab(model, x, y, eps), bab(other, x, y, eps), strict=True)
+            for first, second in pairs:
+                assert first.status == second.status
+            first = minimal(model, x, y, eps, tolerance=1e-3)
+            second = minimal(other, x, y, eps, tolerance=1e-3 * factor)
+            for one, two in zip(first, second, strict=True):
+                assert two.bound / factor <= one.margin + 1e-9
+                assert two.bound / factor == pytest.approx(one.bound, abs=1.1e-3)
+
+
+def test_a_network_near_one_is_left_as_it_is():
+    """Bit for bit: the search sees the network's own numbers."""
+    for kind in BUILDS:
+        model, x, _ = network(kind, 0)
+        net = canonical_double(model, x.shape[1:])
+        same, unit = scaling.near_one(net, x[:1])
+        assert same is net
+        assert unit == 1
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e7])
+def test_a_network_brought_near_one_is_the_same_function(factor):
+    """Powers of two alone: equal logits, bit for bit, but for the unit."""
+    for kind in BUILDS:
+        model, x, _ = network(kind, 1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(factor)
+        net = canonical_double(model, x.shape[1:])
+        other, unit = scaling.near_one(net, x[:1])
+        assert other is not net
+        assert math.frexp(unit)[0] == 0.5
+        with torch.no_grad():
+            assert torch.equal(net(x), other(x) * unit)
+            assert 2**-12 < other(torch.full_like(x, 0.5)).abs().max() < 2**12
+
+
+def test_bounds_that_overflow_are_refused():
+    """NaN would count as a unit that is off."""
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2)).double().eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1e308], [1e308]]))
+        model[0].bias.fill_(-1e308)
+        model[2].weight.fill_(0.0)
+    x, y = torch.tensor([[1.0]]).double(), torch.tensor([0])
+    with pytest.raises(ValueError, match=r"overflow|NaN|infinity"):
+        bab(model, x, y, 1.0, box=False)
+
+
+# ------------------------------------------------------------------ linear programs
+
+
+def dense_leaf(model, x, y, target, eps, phase):
+    """The smallest margin where the units have the signs ``phase``, by dense matrices.
+
+    Also whether it is a minimum: no point may have these signs.
+    """
+    low, high = (end.flatten().numpy() for end in bounds.input_box(x, eps))
+    matrix, constant, rows, sides = np.eye(len(low)), np.zeros(len(low)), [], []
+    signs, shape = iter(np.split(phase, np.cumsum(relu_sizes(model, x))[:-1])), x.shape
+    for layer in canonical_double(model, x.shape[1:]):
+        if isinstance(layer, nn.ReLU):
+            sign = next(signs)
+            rows.append(-sign[:, None] * matrix)
+            sides.append(sign * constant)
+            on = sign > 0
+            matrix, constant = on[:, None] * matrix, on * constant
+        elif not isinstance(layer, nn.Flatten):
+            weight, bias = affine_matrix(layer, shape[1:])
+            matrix = weight.numpy() @ matrix
+            constant = weight.numpy() @ constant + bias.numpy()
+        shape = (1, *output_shape(layer, shape[1:]))
+    cost = matrix[y] - matrix[target]
+    found = linprog(cost, np.vstack(rows), np.concatenate(sides),
+                    bounds=np.stack([low, high], 1))  # fmt: skip
+    shift = constant[y] - constant[target]
+    return found.status, (found.fun + shift if found.status == 0 else math.inf)
+
+
+def relu_sizes(model, x):
+    """The number of units of each ReLU."""
+    return [low.numel() for low, _ in bounds.relu_bounds(model, x[:1], x[:1])]
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+@pytest.mark.parametrize("factor", [1e-9, 1.0, 1e9])
+def test_leaf_programs_are_the_dense_programs_at_every_scale(kind, factor):
+    """Minimum and emptiness, with phases of points of the ball and with random ones."""
+    kinds = set()
+    for seed in range(4):
+        model, x, y = network(kind, seed, images=1)
+        eps, target, plain = 0.3, (int(y) + 1) % 3, copy.deepcopy(model)
+        with torch.no_grad():
+            model[-1].weight.mul_(factor)
+            model[-1].bias.mul_(factor)
+        net = canonical_double(model, x.shape[1:])
+        box = bounds.input_box(x, eps)
+        search = splits.Search(net, x, y, box)
+        generator = torch.Generator().manual_seed(seed)
+        for trial in range(6):
+            share = torch.rand(x.shape, generator=generator).double()
+            z, found = box[0] + share * (box[1] - box[0]), []
+            for layer in net:
+                if isinstance(layer, nn.ReLU):
+                    found.append(z.flatten())
+                z = layer(z)
+            phase = torch.where(torch.cat(found) > 0, 1, -1).to(torch.int8)
+            flip = torch.rand(len(phase), generator=generator) < 0.1 * (trial % 3)
+            phase = torch.where(flip, -phase, phase)
+            node = search.root(torch.tensor([0])).take(torch.tensor([0]))
+            node.target[0], node.phase[0] = target, phase
+            value, point = leaves.leaf_program(search, node)
+            status, least = dense_leaf(
+                plain, x, int(y), target, eps, phase.double().numpy()
+            )
+            least *= factor
+            kinds.add(status)
+            if status == 0:
+                assert value <= least + 1e-7 * max(1, factor)
+                assert value == pytest.approx(least, rel=1e-5, abs=1e-6 * factor + 2e-9)
+                assert (box[0] <= point).all()
+                assert (point <= box[1]).all()
+            else:
+                assert value in (math.inf, -math.inf)
+                assert point is None
+    assert kinds == {0, 2}
+
+
+def test_an_empty_leaf_is_believed_only_with_a_proof(monkeypatch):
+    """A solver that calls everything infeasible proves nothing."""
+    model, x, y = network("dense", 0, images=1)
+    real, calls = leaves.linprog, []
+
+    def lying(*arguments, **options):
+        found = real(*arguments, **options)
+        calls.append(found.status)
+        found.status = 2 if len(calls) % 2 else found.status
+        return found
+
+    monkeypatch.setattr(leaves, "linprog", lying)
+    net = canonical_double(model, x.shape[1:])
+    search = splits.Search(net, x, y, bounds.input_box(x, 0.1))
+    node = search.root(torch.tensor([0])).take(torch.tensor([0]))
+    with torch.no_grad():
+        before = [net[1](x.flatten(1)), net[3](net[:3](x))]
+    node.phase[0] = torch.where(torch.cat(before, 1)[0] > 0, 1, -1)
+    assert leaves.leaf_program(search, node) == (-math.inf, None)
+    assert calls == [0, 0]
+
+
+def test_programs_of_convolutions_are_sparse():
+    """32 x 32 pixels: one dense matrix of the first layer would be 200 MB."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 4, 4, stride=4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, 3),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in model.double().eval().requires_grad_(False).parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    y = model(x).argmax(1)
+    search = splits.Search(model, x, y, bounds.input_box(x, 0.001))
+    node = search.root(torch.tensor([0])).take(torch.tensor([0]))
+    low, high = search.pre[0][0].flatten(), search.pre[0][1].flatten()
+    node.phase[0, : len(low)] = torch.where(low + high > 0, 1, -1)
+    tracemalloc.start()
+    leaves.leaf_program(search, node)
+    encoding.encode(model, search.corners, search.pre)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
+
+
 def test_nodes_that_hold_no_point_are_dropped():
     """A phase that the bounds exclude: contradicted, whichever way round."""
     model, x, y = network("dense", 0, images=1)
@@ -322,9 +605,17 @@ def test_bad_input_is_refused(case):
 def test_bad_limits_are_refused():
     """Negative times, no nodes, no tolerance, no chunk."""
     model, x, y = network("dense", 0)
-    for bad in ({"time_limit": -1.0}, {"max_nodes": 0}):
-        with pytest.raises(ValueError, match="need max_nodes"):
-            bab(model, x, y, 0.1, **bad)
+    for bad in (
+        {"time_limit": -1.0},
+        {"time_limit": math.nan},
+        {"total_time": -1.0},
+        {"max_nodes": 0},
+        {"total_nodes": 0},
+    ):
+        for method in (bab, minimal):
+            with pytest.raises(ValueError, match="need max_nodes") as error:
+                method(model, x, y, 0.1, **bad)
+            assert next(iter(bad)) in str(error.value)
     with pytest.raises(ValueError, match="tolerance"):
         minimal(model, x, y, 0.1, tolerance=0.0)
     with pytest.raises(ValueError, match="chunk"):

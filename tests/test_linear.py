@@ -14,6 +14,7 @@ from scipy import optimize
 from torch import nn
 
 from advlib import attacks, linear, models
+from advlib.exact import shortest_linear
 
 NORMS = ("linf", "l2", "l1")
 ORDER = {"linf": math.inf, "l2": 2, "l1": 1}
@@ -501,6 +502,76 @@ def test_parameters_finds_the_one_linear_layer():
         assert bias is layer.bias
 
 
+def test_a_missing_bias_is_zero_and_what_changes_nothing_is_passed_over():
+    """Two Flattens, nested, Identity, Dropout in eval mode: the same margins."""
+    layer = nn.Linear(4, 3, bias=False)
+    x, y = torch.rand(5, 1, 2, 2), torch.arange(5) % 3
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    with torch.no_grad():
+        plain[1].weight.copy_(layer.weight)
+        plain[1].bias.zero_()
+    want = linear.pairwise_margins(plain, x, y, 0.1)
+    for model in (
+        nn.Sequential(nn.Flatten(), layer),
+        nn.Sequential(nn.Flatten(), nn.Flatten(), layer),
+        nn.Sequential(nn.Sequential(nn.Flatten()), nn.Identity(), layer),
+        nn.Sequential(nn.Flatten(), nn.Dropout(0.5), layer).eval(),
+    ):
+        assert torch.equal(linear.pairwise_margins(model, x, y, 0.1), want)
+        assert (linear.parameters(model)[1] == 0).all()
+    dropping = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), layer).train()
+    with pytest.raises(ValueError, match="train mode"):
+        linear.pairwise_margins(dropping, x, y, 0.1)
+    assert linear.pairwise_margins(layer, x.flatten(1), y, 0.1).shape == (5, 3)
+
+
+@pytest.mark.parametrize("function", ["pairwise_margins", "robustly_wrong"])
+def test_one_output_is_no_class(function):
+    """Of two classes or more; a binary model has its own function, or two logits."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    x, y = torch.rand(3, 1, 2, 2), torch.zeros(3).long()
+    with pytest.raises(ValueError, match="TwoLogits"):
+        getattr(linear, function)(model, x, y, 0.1)
+    assert linear.binary_margins(model, x, torch.ones(3), 0.1).shape == (3,)
+    with pytest.raises(ValueError, match="do not fit 4 weights"):
+        linear.binary_margins(model, torch.rand(3, 1, 3, 3), torch.ones(3), 0.1)
+    with pytest.raises(TypeError, match=r"torch\.float64"):
+        linear.binary_margins(model, x.double(), torch.ones(3), 0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-7, 1.0, 1e7, 1e12])
+def test_the_shortest_way_does_not_depend_on_the_scale_of_the_logits(scale):
+    """The boundary is the same set of images; so is the way without a bias."""
+    model = models.seeded(models.linear, (1, 2, 3), 3, seed=0).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(6, 1, 2, 3, generator=generator).double()
+    target = (model(x).argmax(1) + 1) % 3
+    want = shortest_linear(model, x, target)
+    assert want.isfinite().any()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    found = shortest_linear(model, x, target)
+    assert torch.allclose(found, want, atol=1e-6)
+
+
+def test_a_target_that_no_image_reaches_is_infinitely_far():
+    """Equal weights and a smaller bias, or a lead that the box does not hold."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).double().eval()
+    x = torch.tensor([[[[0.5, 0.5]]]]).double()
+    for rows, bias, want in (
+        ([[1.0, 1], [1, 1]], [1e-9, 0.0], math.inf),
+        ([[1.0, 0], [0, 0]], [1.0, 0.0], math.inf),
+        ([[1.0, 0], [0, 0]], [0.0, 0.0], 0.5),
+        ([[1.0, 1], [1, 1]], [0.0, 0.0], 0.0),
+    ):
+        with torch.no_grad():
+            model[1].weight.copy_(torch.tensor(rows))
+            model[1].bias.copy_(torch.tensor(bias))
+        found = shortest_linear(model, x, torch.tensor([1]))
+        assert found.item() == pytest.approx(want, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -508,10 +579,9 @@ def test_parameters_finds_the_one_linear_layer():
         nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Linear(4, 3)),
         nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU()),
         nn.Sequential(models.Normalize([0.5], [0.5]), nn.Flatten(), nn.Linear(4, 3)),
-        nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False)),
         nn.Flatten(),
     ],
-    ids=["mlp", "two", "relu", "normalize", "no bias", "no layer"],
+    ids=["mlp", "two", "relu", "normalize", "no layer"],
 )
 def test_models_that_are_not_linear_are_refused(model):
     """Each function refuses them: a closed form for another model is wrong."""

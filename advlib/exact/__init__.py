@@ -1,8 +1,8 @@
 """Exact worst cases: neither an attack's luck nor a bound's slack.
 
 ``linear`` models have a formula; along ``segments`` a network has finitely many kinks;
-in a ball it is an ``encoding`` for ``integer_programs``, or a search by
-``branch_and_bound`` over ``splits``. ``verdicts`` are what they say.
+in a ball it is an ``encoding`` of ``instances`` for ``integer_programs``, or a search
+by ``branch_and_bound`` over ``splits``. ``verdicts`` are what they say.
 """
 
 from advlib.exact.integer_programs import (

@@ -2,8 +2,9 @@
 
 A subproblem (``splits``) whose bound is above zero is done; any other is split on one
 more unit. If no unit is left to split, a linear program decides. Attacks, and the point
-at which each bound is attained, work on the other side. Many subproblems, of all
-classes and images, are bounded at once.
+at which each bound is attained, work on the other side. Subproblems of many classes and
+images are bounded at once, but each image has its own store, its own order and its own
+limits: what is said of it does not depend on its neighbours.
 """
 
 import math
@@ -16,10 +17,13 @@ from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from advlib import attacks
-from advlib._check import check_all
-from advlib.bounds.margins import input_box, margin_spec
-from advlib.exact.splits import Nodes, Search, contradicted, leaf_program, split_nodes
-from advlib.exact.verdicts import ROUNDING, Margin, Verdict
+from advlib._check import check_all, check_classes, check_logits, outside_inference
+from advlib.attacks.steps import free_room, uniform_like
+from advlib.bounds.margins import input_box
+from advlib.exact.leaves import leaf_program
+from advlib.exact.scaling import near_one
+from advlib.exact.splits import Nodes, Search, contradicted, split_nodes
+from advlib.exact.verdicts import ROUNDING, Margin, Verdict, check_limits
 from advlib.networks.canonical import canonical_double
 
 WORK = 40_000_000  # numbers in the largest temporary of one batch of subproblems
@@ -27,13 +31,29 @@ WORK = 40_000_000  # numbers in the largest temporary of one batch of subproblem
 
 @dataclass(frozen=True)
 class _Limits:
-    """When to stop, and how much to do at once."""
+    """When to stop, one image and all of them, and how much to do at once."""
 
-    deadline: float
+    time_limit: float
     max_nodes: int
+    total_time: float
+    total_nodes: float
     batch: int
     num_steps: int
     tolerance: float | None  # None: only the sign is asked for
+
+    def stopped(self, search: Search, image: int) -> bool:
+        """Return whether ``image`` has used up what is its own."""
+        late = float(search.seconds[image]) > self.time_limit
+        return late or int(search.count[image]) >= self.max_nodes
+
+    def spent(self, search: Search, begin: float) -> bool:
+        """Return whether all images together, since ``begin``, used up the total."""
+        late = time.process_time() - begin > self.total_time
+        return late or int(search.count.sum()) >= self.total_nodes
+
+    def order(self, search: Search, images: list[int]) -> list[int]:
+        """Return whose turn it is: first those of ``images`` that had least."""
+        return sorted(images, key=lambda i: int(search.count[i]))
 
     def cut(self, search: Search, image: Tensor) -> Tensor:
         """Return the bound above which a subproblem of ``image`` needs no split."""
@@ -50,33 +70,80 @@ class _Limits:
 
 def _search(search: Search, images: Tensor, limits: _Limits) -> Nodes:
     """Run the search on ``images``; return the subproblems that are left open."""
-    roots = search.root(images)
-    if len(roots) == 0:
-        return roots
-    parts = torch.arange(len(roots)).split(limits.batch)
-    kept = [_judge(search, roots.take(part), limits, first=True) for part in parts]
-    nodes, stuck = kept[0], roots.take(torch.arange(0))
-    for part in kept[1:]:
+    begin, left = time.process_time(), search.root(images[:0])
+    if len(images) == 0:
+        return left
+    stores = _roots(search, images, limits)
+    fresh = list(stores)
+    while True:
+        for i in fresh:
+            nodes = stores[i]
+            nodes = stores[i] = nodes.take(~limits.over(search, nodes.image))
+            if len(nodes) == 0 or limits.stopped(search, i):
+                left = left.join(stores.pop(i))
+        if not stores or limits.spent(search, begin):
+            break
+        fresh, left = _round(search, stores, left, limits)
+    for nodes in stores.values():
+        left = left.join(nodes)
+    return left
+
+
+def _roots(search: Search, images: Tensor, limits: _Limits) -> dict[int, Nodes]:
+    """Bound the root subproblems of each image; return those that stay open."""
+    stores = {}
+    each = max(1, limits.batch // max(1, search.classes - 1))
+    for some in images.split(each):
+        begin = time.process_time()
+        roots = search.root(some)
+        parts = torch.arange(len(roots)).split(limits.batch)
+        kept = [_judge(search, roots.take(part), limits, first=True) for part in parts]
+        for i in some.tolist():
+            stores[i] = roots.take(torch.arange(0))
+            for nodes in kept:
+                stores[i] = stores[i].join(nodes.take(nodes.image == i))
+        search.seconds[some] += (time.process_time() - begin) / len(some)
+    return stores
+
+
+def _round(
+    search: Search, stores: dict[int, Nodes], left: Nodes, limits: _Limits
+) -> tuple[list[int], Nodes]:
+    """Split the newest subproblems of as many images as one batch takes.
+
+    Newest first, so a store stays short. An image comes with as many as when it is
+    alone, or waits. Returns these images, and ``left`` with what stays undecided.
+    """
+    begin, now, turn, room = time.process_time(), [], [], limits.batch // 2
+    for i in limits.order(search, list(stores)):
+        count = min(len(stores[i]), limits.batch // 2)
+        if count <= room:
+            rows = torch.arange(len(stores[i]))
+            now.append(stores[i].take(rows[len(rows) - count :]))
+            stores[i] = stores[i].take(rows[: len(rows) - count])
+            turn.append(i)
+            room -= count
+        if room == 0:
+            break
+    children, leaves = split_nodes(_joined(now))
+    before = float(search.seconds[turn].sum())
+    left = left.join(_leaves(search, leaves, limits))
+    alone = float(search.seconds[turn].sum()) - before  # of linear programs
+    if len(children):
+        kept = _judge(search, children, limits)
+        for i in turn:
+            stores[i] = stores[i].join(kept.take(kept.image == i))
+    share = torch.tensor([len(nodes) for nodes in now], dtype=torch.float64)
+    spent = time.process_time() - begin - alone
+    search.seconds[turn] += spent * share / share.sum()
+    return turn, left
+
+
+def _joined(parts: list[Nodes]) -> Nodes:
+    nodes = parts[0]
+    for part in parts[1:]:
         nodes = nodes.join(part)
-    while len(nodes):
-        nodes = nodes.take(~limits.over(search, nodes.image))
-        late = time.perf_counter() > limits.deadline
-        if late or int(search.count.sum()) >= limits.max_nodes:
-            break
-        now, nodes = _pop(nodes, limits.batch // 2)
-        if len(now) == 0:
-            break
-        children, leaves = split_nodes(now)
-        stuck = stuck.join(_leaves(search, leaves, limits))
-        if len(children):
-            nodes = nodes.join(_judge(search, children, limits))
-    return nodes.join(stuck)
-
-
-def _pop(nodes: Nodes, count: int) -> tuple[Nodes, Nodes]:
-    """Take the ``count`` newest subproblems off: depth first, so the store is short."""
-    where = torch.arange(len(nodes))
-    return nodes.take(where[-count:]), nodes.take(where[: max(len(nodes) - count, 0)])
+    return nodes
 
 
 def _judge(
@@ -86,7 +153,7 @@ def _judge(
     search.count += torch.bincount(nodes.image, minlength=len(search.count))
     if not first:
         search.tighten(nodes)
-    empty = contradicted(nodes)
+    empty = contradicted(nodes, search.room[nodes.image])
     nodes = nodes.take(~empty)
     if len(nodes) == 0:
         return nodes
@@ -107,7 +174,7 @@ def _leaves(search: Search, nodes: Nodes, limits: _Limits) -> Nodes:
     """Decide subproblems without a free unit; return those that stay undecided."""
     undecided = torch.zeros(len(nodes), dtype=torch.bool)
     for i in range(len(nodes)):
-        one = nodes.take(torch.tensor([i]))
+        begin, one = time.process_time(), nodes.take(torch.tensor([i]))
         bound, point = leaf_program(search, one)
         if point is not None:
             search.try_points(one.image, point)
@@ -118,37 +185,49 @@ def _leaves(search: Search, nodes: Nodes, limits: _Limits) -> Nodes:
             _lower_floor(search, one.image, bound)
         else:
             nodes.bound[i], undecided[i] = bound[0], True
+        search.seconds[one.image] += time.process_time() - begin
     return nodes.take(undecided)
 
 
 def _begin(
     model: nn.Module, x: Tensor, y: Tensor, eps: float, box: bool, seed: int
-) -> Search:
-    """Check the input, make the bounds before each ReLU and run the attacks."""
+) -> tuple[Search, float]:
+    """Check the input, make the bounds before each ReLU and run the attacks.
+
+    Also returns in which unit the search counts logits.
+    """
     check_all(model, x, y, eps)
-    net, x64, y = (
-        canonical_double(model, x.shape[1:]),
-        x.detach().double().cpu(),
-        y.cpu(),
-    )
-    margin_spec(y, net(x64[:1]).shape[1])  # refuses labels that are no class
+    net = canonical_double(model, x.shape[1:], x)
+    x64, y = x.detach().double().cpu(), y.cpu()
+    with torch.no_grad():
+        check_classes(y, check_logits(net(x64), len(x)).shape[1])
+    net, unit = near_one(net, x64[:1])
     search = Search(net, x64, y, input_box(x64, eps, box=box))
     search.try_points(torch.arange(len(x)), x64)
-    generator = torch.Generator().manual_seed(seed)
-    plans = [(attacks.cross_entropy, None), (_hinge, generator)]
+    plans = [(attacks.cross_entropy, None), (_hinge, _start(x64, eps, box, seed))]
     for loss, start in plans:
         left = (search.best > 0).nonzero()[:, 0]
         if eps == 0 or len(left) == 0:
             break
         delta = attacks.pgd_linf(
             net, x64[left], y[left], eps, alpha=eps / 4, num_steps=10,
-            generator=start, box=box, loss=loss,
+            start=None if start is None else start[left], box=box, loss=loss,
         )  # fmt: skip
         points = (x64[left] + delta).clamp(
             search.corners[0][left], search.corners[1][left]
         )
         search.try_points(left, points)
-    return search
+    return search, unit
+
+
+def _start(x: Tensor, eps: float, box: bool, seed: int) -> Tensor:
+    """Return a random start: the same share of its room for each image.
+
+    So that it does not depend on the place of an image among the others.
+    """
+    share = uniform_like(x[:1], torch.Generator().manual_seed(seed))
+    lower, upper = free_room(x, box, eps)
+    return (lower + (upper - lower) * share).clamp(lower, upper)
 
 
 def _hinge(logits: Tensor, y: Tensor) -> Tensor:
@@ -157,17 +236,15 @@ def _hinge(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y[:, None], -torch.inf).amax(1) - own
 
 
-def _limits(
-    search: Search, time_limit: float | None, max_nodes: int, tolerance: float | None
-) -> _Limits:
-    if max_nodes < 1 or (time_limit is not None and time_limit < 0):
-        raise ValueError("need max_nodes >= 1 and time_limit >= 0")
-    deadline = time.perf_counter() + (math.inf if time_limit is None else time_limit)
+def _limits(search: Search, tolerance: float | None, **given: float | None) -> _Limits:
+    """Return the limits ``given``, of which None is none, and the size of a batch."""
     largest = max([math.prod(search.x.shape[1:]), *search.sizes])
     batch = max(8, min(512, WORK // (16 * largest)))
-    return _Limits(deadline, max_nodes, batch, 4, tolerance)
+    limits = {k: math.inf if v is None else v for k, v in given.items()}
+    return _Limits(batch=batch, num_steps=4, tolerance=tolerance, **limits)
 
 
+@outside_inference
 def branch_and_bound(
     model: nn.Module,
     x: Tensor,
@@ -177,41 +254,60 @@ def branch_and_bound(
     box: bool = True,
     time_limit: float | None = None,
     max_nodes: int = 1_000_000,
+    total_time: float | None = None,
+    total_nodes: int | None = None,
     seed: int = 0,
 ) -> list[Verdict]:
     """Say of each image whether some allowed perturbation is misclassified: exact.
 
     ``x`` (N, ...) in [0, 1] with labels ``y`` (N,), ``eps`` in units of ``x``, with
     ``box`` cut to [0, 1]; ``model`` in eval mode. A complete search on ReLU phases
-    with CROWN bounds, over all
-    images and classes at once, after PGD from ``seed``. A tie counts as attacked. Its
-    certificates hold up to float64 rounding (and, where every phase is fixed, HiGHS's
-    tolerance); a counterexample has been run through the network. It stops after
-    ``time_limit`` seconds, or ``max_nodes`` subproblems, for all images together; the
-    images left open are "unknown", with a bound that is proven.
+    with CROWN bounds, after PGD from ``seed``. A tie counts as attacked. Its
+    certificates hold up to float64 rounding; a counterexample has been run through the
+    network.
+
+    The search for an image stops after ``time_limit`` seconds of CPU time of this
+    process (attacks and first bounds not counted) or ``max_nodes`` subproblems; the
+    search for all images after ``total_time`` and ``total_nodes``, of which those that
+    had least are served first. An image left open is "unknown", with a bound that is
+    proven. Without limits on time and in total, verdicts and numbers of subproblems do
+    not depend on the other images or their order, up to rounding.
 
     Raises ``ValueError`` or ``TypeError`` for bad input and unknown layers. Bunel et
     al. 2020 (JMLR 21(42)); multipliers: Wang et al. 2021, arXiv:2103.06624.
     """
-    begin = time.perf_counter()
-    search = _begin(model, x, y, eps, box, seed)
-    limits = _limits(search, time_limit, max_nodes, None)
+    begin = time.process_time()
+    given = {"time_limit": time_limit, "max_nodes": max_nodes}
+    given |= {"total_time": total_time, "total_nodes": total_nodes}
+    check_limits(**given)
+    search, unit = _begin(model, x, y, eps, box, seed)
+    search.seconds += (time.process_time() - begin) / len(x)
+    limits = _limits(search, None, **given)
     images = (search.best > 0).nonzero()[:, 0]
-    left = _search(search, images, limits) if len(images) else search.root(images)
+    left = _run(search, images, limits)
+    return [_verdict(search, i, left, unit) for i in range(len(x))]
+
+
+def _run(search: Search, images: Tensor, limits: _Limits) -> Nodes:
+    """Search; count only that time while it runs, and the rest of it afterwards."""
+    before = search.seconds.clone()
+    search.seconds.zero_()
+    left = _search(search, images, limits)
+    search.seconds += before
     _lower_floor(search, left.image, left.bound)
-    seconds = (time.perf_counter() - begin) / len(x)
-    return [_verdict(search, i, left, seconds) for i in range(len(x))]
+    return left
 
 
-def _verdict(search: Search, i: int, left: Nodes, seconds: float) -> Verdict:
-    nodes = int(search.count[i])
+def _verdict(search: Search, i: int, left: Nodes, unit: float) -> Verdict:
+    nodes, seconds = int(search.count[i]), float(search.seconds[i])
     if search.best[i] <= 0:
         return Verdict("attacked", -math.inf, search.delta[i], seconds, nodes)
-    bound = float(search.floor[i])
+    bound = float(search.floor[i]) * unit
     status = "unknown" if bool((left.image == i).any()) else "certified"
     return Verdict(status, bound, None, seconds, nodes)
 
 
+@outside_inference
 def minimal_margin(
     model: nn.Module,
     x: Tensor,
@@ -222,6 +318,8 @@ def minimal_margin(
     tolerance: float = 1e-4,
     time_limit: float | None = None,
     max_nodes: int = 1_000_000,
+    total_time: float | None = None,
+    total_nodes: int | None = None,
     seed: int = 0,
 ) -> list[Margin]:
     """Return the smallest margin over the ball and all classes, to ``tolerance``.
@@ -231,21 +329,23 @@ def minimal_margin(
     a limit is met ("time_limit"; the bound is still proven). Raises ``ValueError``
     also unless tolerance > 0.
     """
-    begin = time.perf_counter()
+    begin = time.process_time()
     if not tolerance > 0:
         raise ValueError("tolerance must be positive")
-    search = _begin(model, x, y, eps, box, seed)
-    limits = _limits(search, time_limit, max_nodes, tolerance)
-    left = _search(search, torch.arange(len(x)), limits)
-    _lower_floor(search, left.image, left.bound)
-    seconds = (time.perf_counter() - begin) / len(x)
+    given = {"time_limit": time_limit, "max_nodes": max_nodes}
+    given |= {"total_time": total_time, "total_nodes": total_nodes}
+    check_limits(**given)
+    search, unit = _begin(model, x, y, eps, box, seed)
+    search.seconds += (time.process_time() - begin) / len(x)
+    limits = _limits(search, tolerance / unit, **given)
+    left = _run(search, torch.arange(len(x)), limits)
     found = []
     for i in range(len(x)):
-        bound = min(float(search.floor[i]), float(search.best[i]))
+        bound = min(float(search.floor[i]), float(search.best[i])) * unit
         late = bool((left.image == i).any())
         status = "time_limit" if late else "optimal"
-        best, delta = float(search.best[i]), search.delta[i]
-        found.append(Margin(bound, best, delta, status, seconds))
+        best, delta = float(search.best[i]) * unit, search.delta[i]
+        found.append(Margin(bound, best, delta, status, float(search.seconds[i])))
     return found
 
 
@@ -282,7 +382,7 @@ class ExactError:
 
     @property
     def seconds(self) -> float:
-        """The wall time of all images together, as if done one after the other."""
+        """The CPU time of all images together, as if done one after the other."""
         return sum(verdict.seconds for verdict in self.verdicts)
 
 

@@ -10,33 +10,31 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import cvxpy as cp
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_all, check_model
-from advlib.bounds.crown import crown_margins, relu_bounds
-from advlib.bounds.margins import input_box, margin_spec
+from advlib._check import check_model
+from advlib.bounds.crown import relu_bounds
+from advlib.bounds.margins import input_box
 from advlib.bounds.plan import Box
-from advlib.exact.encoding import (
-    TOLERANCE,
-    Affine,
-    Array,
-    Encoded,
-    IntegerProgram,
-    encode,
-)
-from advlib.exact.verdicts import ROUNDING, Margin, Verdict
+from advlib.exact.encoding import TOLERANCE, Array, IntegerProgram
+from advlib.exact.instances import Instance, Prepared, Question, ask, instances, prepare
+from advlib.exact.verdicts import ROUNDING, Margin, Verdict, check_limits
 from advlib.networks.canonical import canonical_double
+
+NEAR = 0.1  # of the radius: so near the image HiGHS has to find a point
+
+CLOSE = 3e-5  # of the margin's range: an optimum has bound and margin this near
 
 
 def _problem(
     program: IntegerProgram, cost: Array
 ) -> tuple[cp.Problem, cp.Variable]:  # minimise cost @ w
-    low, high = np.concatenate(program.lower), np.concatenate(program.upper)
+    low, high = program.ends()
     binary = np.concatenate([*program.binary, np.zeros(0, dtype=int)])
     kind = {"boolean": (binary,)} if len(binary) else {}
     w = cp.Variable(program.size, bounds=[low, high], **kind)
@@ -111,7 +109,7 @@ def big_m_bounds(
         raise ValueError(f"method {method!r} is none of naive, interval, crown")
     check_model(model)
     corners = input_box(x.detach().double().cpu(), eps, box=box)
-    net = canonical_double(model, x.shape[1:])
+    net = canonical_double(model, x.shape[1:], x)
     if method != "naive":
         return relu_bounds(net, *corners, method=method)
     pre = relu_bounds(net, *corners, method="interval")
@@ -119,62 +117,6 @@ def big_m_bounds(
     largest = torch.stack(ends).amax(0) if ends else x.new_zeros(len(x))
     wide = [largest.view(-1, *[1] * (low.dim() - 1)).expand_as(low) for low, _ in pre]
     return [(-m, m) for m in wide]
-
-
-@dataclass(frozen=True)
-class _Instance:
-    """One image, everything in float64 and canonical, with the box and the bounds."""
-
-    net: nn.Sequential
-    x: Tensor
-    y: Tensor
-    corners: Box
-    pre: list[Box]
-    crown: Tensor  # CROWN's lower bounds of the margins (K,); inf for j = y
-
-    def margins(self, x: Tensor) -> Tensor:
-        """Return z_y - z_j of the network at ``x`` (1, ...): (K,); inf for j = y."""
-        with torch.no_grad():
-            logits = self.net(x)[0]
-        margins = logits[self.y] - logits
-        return margins.index_fill(0, self.y, torch.inf)
-
-    def inside(self, inputs: Array) -> Tensor:
-        """Return ``inputs``, moved into ball and box (the solver has a tolerance)."""
-        point = torch.from_numpy(np.asarray(inputs)).view(self.x.shape)
-        return point.clamp(*self.corners)
-
-
-def _instances(
-    model: nn.Module, x: Tensor, y: Tensor, eps: float, box: bool,
-    pre: Sequence[Box] | None,
-) -> list[_Instance]:  # fmt: skip
-    check_all(model, x, y, eps)
-    net, x64, y = (
-        canonical_double(model, x.shape[1:]),
-        x.detach().double().cpu(),
-        y.cpu(),
-    )
-    num_classes = net(x64[:1]).shape[1]
-    own = margin_spec(y, num_classes).eq(0).all(2)  # refuses labels that are no class
-    corners = input_box(x64, eps, box=box)
-    if pre is not None:
-        pre = [(low.double(), high.double()) for low, high in pre]
-    with torch.no_grad():
-        crown = crown_margins(net, x64, y, eps, box=box, pre=pre)
-    pre = relu_bounds(net, *corners) if pre is None else pre
-    crown = crown.masked_fill(own, torch.inf)
-    return [
-        _Instance(
-            net,
-            x64[i : i + 1],
-            y[i : i + 1],
-            (corners[0][i : i + 1], corners[1][i : i + 1]),
-            [(low[i : i + 1], high[i : i + 1]) for low, high in pre],
-            crown[i],
-        )
-        for i in range(len(x))
-    ]
 
 
 def milp_margin(
@@ -187,44 +129,86 @@ def milp_margin(
     box: bool = True,
     pre: Sequence[Box] | None = None,
     time_limit: float | None = None,
+    allow_large: bool = False,
 ) -> Margin:
     """Return the smallest z_y - z_target over the ball: exact, by an integer program.
 
     For one image ``x`` (1, ...) in [0, 1] with its label ``y`` (1,) and another class
     ``target`` of ``model``; ``eps`` in units of ``x``, with ``box`` cut to [0, 1].
-    ``pre``: sound
-    bounds before each ReLU, the big-M of the program, as from ``big_m_bounds`` or
-    ``relaxations.lp_bounds``; by default CROWN's. Exact to HiGHS's tolerance of 1e-6.
+    ``pre``: sound bounds before each ReLU, the big-M of the program, as from
+    ``big_m_bounds`` or ``relaxations.lp_bounds``; by default CROWN's.
 
-    After ``time_limit`` seconds the result is still a bound: the larger of what HiGHS
-    has proven and CROWN's bound, never the best point met. Raises ``ValueError`` or
-    ``TypeError`` for bad input, unknown layers and ``pre`` that admit no point, and
+    Exact to HiGHS's tolerance of 1e-6 in units of the largest coefficient of the
+    margin, by which the returned bound is lowered: the program is balanced
+    (``encoding``), so this holds at every scale of the weights. "optimal" means also
+    that bound and margin are within 3e-5 of the range that the margin has while each
+    variable stays in its bounds. Otherwise, and where the numbers are such that the
+    solver's word cannot be taken (it contradicts a point that was tried, or terms
+    cancel to less than 1e-5 of their size), the status is "unproven" and the bound
+    CROWN's. ``time_limit`` is HiGHS's own, in seconds of the clock: then the result is
+    still a bound, the larger of what HiGHS has proven and CROWN's, never the best point
+    met ("time_limit").
+
+    Raises ``ValueError`` or ``TypeError`` for bad input, unknown layers, a limit below
+    0, ``pre`` that exclude the image or another point that was tried, and ``pre`` more
+    than 1e5 times as large as a unit's own bounds: there the solver's tolerance decides
+    (``allow_large`` takes them; the result is then never better than CROWN's).
     ``RuntimeError`` if HiGHS fails. Tjeng et al. 2019, arXiv:1711.07356.
     """
-    begin = time.perf_counter()
+    begin = time.process_time()
+    check_limits(time_limit=time_limit)
     if len(x) != 1:
         raise ValueError(f"need one image, (1, ...), not {len(x)}")
-    (one,) = _instances(model, x, y, eps, box, pre)
-    first = one.margins(one.x)
-    if not 0 <= target < len(first) or target == y.item():
+    (one,) = instances(model, x, y, eps, box, pre, allow_large)
+    if not 0 <= target < len(one.crown) or target == y.item():
         raise ValueError(f"target {target} is no class other than the label {y.item()}")
-    program, logits = encode(one.net, one.corners, one.pre)
-    cost, constant = _difference(logits, y.item(), target)
-    problem, w = _problem(program, cost)
+    made = prepare(one)
+    asked = ask(made, y.item(), target)
     limit = {} if time_limit is None else {"time_limit": float(time_limit)}
-    end = _run(problem, **limit)
-    if end == "infeasible":
-        raise ValueError("the program is empty: pre are no bounds of this network")
-    bound = max(one.crown[target].item(), _bound(problem, end) + constant)
-    point = one.x if w.value is None else one.inside(w.value[: one.x.numel()])
-    point = min((one.x, point), key=lambda p: one.margins(p)[target].item())
+    end, bound, point = _minimum(one, made, asked, limit)
+    points = one.x if point is None else torch.cat([one.x, point])
+    margins = one.margins(points)[:, target]
+    margin, best = margins.min(0)
+    least = min(float(margin), float(made.known[target]))
+    if not made.sound or bound > least + asked.slack * asked.scale:
+        end, bound = ("limit" if end == "limit" else "doubt"), -math.inf
+    bound = max(one.crown[target].item(), bound)
+    close = (CLOSE * asked.spread + 2 * asked.slack) * asked.scale
+    near = float(margin) - bound <= close and not one.large
+    status = {"limit": "time_limit", "optimal": "optimal" if near else "unproven"}
     return Margin(
         bound=bound,
-        margin=one.margins(point)[target].item(),
-        delta=(point - one.x)[0],
-        status="optimal" if end == "optimal" else "time_limit",
-        seconds=time.perf_counter() - begin,
+        margin=float(margin),
+        delta=(points[best] - one.x[0]),
+        status=status.get(end, "unproven"),
+        seconds=time.process_time() - begin,
     )
+
+
+def _minimum(
+    one: Instance, made: Prepared, asked: Question, limit: dict[str, float]
+) -> tuple[str, float, Tensor | None]:
+    """Minimise the margin; return how HiGHS ended, what it has proven, and a point."""
+    program = made.program
+    if not program.whole():  # only a box is left: its minimum is a formula
+        low, high = program.ends()
+        return (
+            "optimal",
+            asked.below(program),
+            _point(one, program, np.where(asked.cost > 0, low, high)),
+        )
+    problem, w = _problem(program, asked.cost)
+    end = _run(problem, **limit)
+    if end == "infeasible":  # but points were tried, and satisfy the rows
+        return end, -math.inf, None
+    bound = asked.scale * (_bound(problem, end) + asked.constant - asked.slack)
+    return end, bound, None if w.value is None else _point(one, program, w.value)
+
+
+def _point(one: Instance, program: IntegerProgram, columns: Array) -> Tensor:
+    """Return the image that the ``columns`` stand for, moved into the box."""
+    pixels = columns[: len(program.middle)]
+    return one.inside(program.middle + program.radius * pixels)
 
 
 def _bound(problem: cp.Problem, end: str) -> float:
@@ -232,12 +216,6 @@ def _bound(problem: cp.Problem, end: str) -> float:
     if problem.is_mixed_integer():
         return proven_bound(problem)
     return float(problem.value) if end == "optimal" else -math.inf
-
-
-def _difference(logits: Affine, y: int, target: int) -> tuple[Array, float]:
-    """Return z_y - z_target as costs of the columns and a constant."""
-    row = logits[0][[y]] - logits[0][[target]]
-    return row.toarray()[0], float(logits[1][y] - logits[1][target])
 
 
 def milp_robust(
@@ -249,70 +227,131 @@ def milp_robust(
     box: bool = True,
     pre: Sequence[Box] | None = None,
     time_limit: float | None = None,
+    allow_large: bool = False,
 ) -> list[Verdict]:
     """Say of each image whether some allowed perturbation is misclassified: exact.
 
     Only the sign of the smallest margin is asked for. Classes that CROWN excludes need
     no program. For each of the others, HiGHS searches below margin zero alone: it
     stops at the first point there (a counterexample, checked by running the network),
-    or when no such point is left. Arguments as ``milp_margin``, for a batch ``x``
-    (N, ...) with labels ``y`` (N,); ``time_limit`` in seconds per image. A tie counts
-    as attacked. Raises what ``milp_margin`` raises.
+    or when no such point is left. That answer, "infeasible", certifies, so it is taken
+    only if the image and a few more points of the ball satisfy the rows in float64,
+    none of them (each class has its own descent) contradicts it, and HiGHS itself
+    finds a point of the same rows near the image once its margin is allowed.
+
+    Arguments as ``milp_margin``, for a batch ``x`` (N, ...) with labels ``y`` (N,);
+    ``time_limit`` in seconds per image: CPU time of this process between HiGHS's runs,
+    time of the clock within one. A tie counts as attacked. With ``allow_large`` a
+    program whose big-M is too large never certifies. Raises what ``milp_margin``
+    raises.
     """
+    check_limits(time_limit=time_limit)
     return [
         _image_verdict(one, time_limit)
-        for one in _instances(model, x, y, eps, box, pre)
+        for one in instances(model, x, y, eps, box, pre, allow_large)
     ]
 
 
-def _image_verdict(one: _Instance, time_limit: float | None) -> Verdict:
-    begin = time.perf_counter()
+def _image_verdict(one: Instance, time_limit: float | None) -> Verdict:
+    begin = time.process_time()
 
     def verdict(status: str, bound: float, delta: Tensor | None = None) -> Verdict:
-        return Verdict(status, bound, delta, time.perf_counter() - begin)
+        return Verdict(status, bound, delta, time.process_time() - begin)
 
     if one.margins(one.x).min() <= 0:
         return verdict("attacked", -math.inf, torch.zeros_like(one.x[0]))
     bounds = one.crown.clone()
-    waiting = [j for j in bounds.argsort().tolist() if bounds[j] <= ROUNDING]
-    encoded = encode(one.net, one.corners, one.pre) if waiting else None
+    waiting = [j for j in bounds.argsort().tolist() if bounds[j] <= _certain(one)]
+    made = prepare(one) if waiting else None
     for j in waiting:
-        spent = time.perf_counter() - begin
+        spent = time.process_time() - begin
         left = None if time_limit is None else time_limit - spent
         if left is not None and left <= 0:
             break
-        bounds[j], point = _sign(one, encoded, j, left, bounds[j].item())
+        bounds[j], point = _sign(one, made, j, left)
         if point is not None:
             return verdict("attacked", -math.inf, (point - one.x)[0])
     bound = bounds.min().item()
-    return verdict("certified" if bound > 0 else "unknown", bound)
+    proven = bound > 0 and not one.large
+    return verdict("certified" if proven else "unknown", bound)
+
+
+def _certain(one: Instance) -> float:
+    """Return how large a bound by CROWN has to be: beyond rounding, at any scale."""
+    with torch.no_grad():
+        size = float(one.net(torch.cat([one.x, *one.corners])).abs().max())
+    return ROUNDING * size
 
 
 def _sign(
-    one: _Instance, encoded: Encoded, target: int, left: float | None, crown: float
+    one: Instance, made: Prepared, target: int, left: float | None
 ) -> tuple[float, Tensor | None]:
     """Return a bound of the margin, positive if no point is below 0; and a point.
 
     ``objective_bound`` makes HiGHS drop every part of the search whose margin is above
-    TOLERANCE: so what it then calls the optimum means only that nothing is below.
+    the cut: so what it then calls the optimum means only that nothing is below.
     ``objective_target`` stops it at the first point below 0.
     """
-    program, logits = encoded
-    cost, constant = _difference(logits, one.y.item(), target)
-    problem, w = _problem(program, cost)
-    options = {"objective_target": -constant, "objective_bound": TOLERANCE - constant}
-    if left is not None:
-        options["time_limit"] = left
-    if not problem.is_mixed_integer():
-        options = {}
-    end = _run(problem, **options)
-    if end != "infeasible" and w.value is not None:
-        point = one.inside(w.value[: one.x.numel()])
-        if one.margins(point)[target] <= 0:
-            return -math.inf, point
-    if end == "infeasible":
-        return TOLERANCE, None
-    bound = _bound(problem, end) + constant
-    if bound >= TOLERANCE / 2:
-        return max(crown, min(bound, TOLERANCE)), None
-    return max(crown, min(bound, 0.0)), None
+    asked, program = ask(made, one.y.item(), target), made.program
+    crown = min(one.crown[target].item(), 0.0)
+    limit = {} if left is None else {"time_limit": left}
+    cut = asked.slack + TOLERANCE
+    if not program.whole():
+        end, bound, point = _minimum(one, made, asked, limit)
+    else:
+        options = {"objective_target": 0.0, "objective_bound": cut}
+        end, bound, point = _bounded(one, made, asked, options | limit)
+    if point is not None and one.margins(point)[0, target] <= 0:
+        return -math.inf, point
+    if end == "infeasible" and not _confirmed(one, made, asked, target, limit):
+        return crown, None
+    if bound > 0 and made.known[target] <= 0:  # then the solver is wrong
+        return -math.inf, made.points[target][None]
+    if not made.sound or bound > float(made.known[target]) + asked.scale * cut:
+        return crown, None
+    return max(crown, bound), None
+
+
+def _bounded(
+    one: Instance, made: Prepared, asked: Question, options: dict[str, float]
+) -> tuple[str, float, Tensor | None]:
+    """As ``_minimum``, with a bound and a target of the margin among the ``options``.
+
+    Both in units of the question's scale. If nothing is left below the bound, then it
+    is what has been proven.
+    """
+    problem, w = _problem(made.program, asked.cost)
+    moved = {k: options[k] - asked.constant for k in options if k != "time_limit"}
+    end = _run(problem, **(options | moved))
+    proven = cut = options["objective_bound"]
+    if end != "infeasible":
+        proven = min(cut, _bound(problem, end) + asked.constant)
+    bound = asked.scale * (proven - asked.slack)
+    found = end != "infeasible" and w.value is not None
+    return end, bound, _point(one, made.program, w.value) if found else None
+
+
+def _confirmed(
+    one: Instance, made: Prepared, asked: Question, target: int,
+    limit: dict[str, float],
+) -> bool:  # fmt: skip
+    """Whether HiGHS finds a point near the image, once its margin is below the cut.
+
+    The rows are those of the whole program, only the pixels are kept near. Asked once.
+    """
+    if not made.confirmed:
+        own = float(one.margins(one.x)[0, target]) / asked.scale + asked.slack
+        options = {"objective_target": own, "objective_bound": own + TOLERANCE}
+        program = made.program
+        at = (one.x.flatten().numpy() - program.middle) / program.radius
+        low = np.maximum(program.lower[0], at - NEAR)
+        high = np.minimum(program.upper[0], at + NEAR)
+        near = replace(
+            program,
+            lower=[low, *program.lower[1:]],
+            upper=[high, *program.upper[1:]],
+        )
+        made = replace(made, program=near)
+        found = _bounded(one, made, asked, options | limit)[2] is not None
+        made.confirmed.append(found)
+    return made.confirmed[0]

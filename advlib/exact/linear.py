@@ -13,9 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advlib._check import check_all, check_eps, check_images, check_labels
+from advlib._check import (
+    check_all,
+    check_classes,
+    check_dtype,
+    check_eps,
+    check_images,
+    check_labels,
+    check_model,
+    model_dtype,
+)
 from advlib.exact.encoding import Array
-from advlib.networks.canonical import canonical_double
+from advlib.networks import gate
+from advlib.networks.canonical import with_weights
+from advlib.networks.gate import is_kind
 
 DUAL = {"linf": 1, "l2": 2, "l1": float("inf")}
 
@@ -156,7 +167,7 @@ def binary_margins(
     (N,) of -1 and +1. Differentiable in the parameters. Raises ``TypeError`` for
     another model, ``ValueError`` for other labels, and what ``worst_delta`` raises.
     """
-    weight, bias = parameters(model)
+    weight, bias = _compared(model, x)
     if len(weight) != 1:
         raise TypeError(f"a binary model has one output, this one {len(weight)}")
     if y.shape != x.shape[:1] or not (y.abs() == 1).all():
@@ -169,17 +180,56 @@ def binary_margins(
 
 
 def parameters(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return ``weight`` (K, D) and ``bias`` (K,) of a linear model.
+    """Return ``weight`` (K, D) and ``bias`` (K,), or zeros, of a linear model.
 
-    Raises ``TypeError`` unless ``model`` is Flatten layers and exactly one Linear
-    layer with a bias.
+    Raises ``TypeError`` unless ``model`` is exactly one Linear layer and Flatten layers
+    (Identity, Dropout and Sequential around them change nothing), and for what
+    ``networks.gate.refuse_hidden`` refuses.
     """
-    layers = list(model) if isinstance(model, nn.Sequential) else [model]
-    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    others = [m for m in layers if not isinstance(m, (nn.Linear, nn.Flatten))]
-    if others or len(linears) != 1 or linears[0].bias is None:
-        raise TypeError("not a linear model: need Flatten layers and one Linear")
-    return linears[0].weight, linears[0].bias
+    layer = _linear_layer(model)
+    bias = layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else None
+    return layer.weight, layer.bias if bias is None else bias
+
+
+def _linear_layer(model: nn.Module) -> nn.Linear:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model is a {type(model).__name__}, no nn.Module")
+    gate.refuse_hidden(model)
+    parts = _parts(model)
+    for part in parts:
+        if is_kind(part, nn.Dropout):
+            check_model(part)  # in train mode it would drop; a Linear layer may train
+    linears = [part for part in parts if is_kind(part, nn.Linear)]
+    plain = (nn.Linear, nn.Flatten, nn.Identity, nn.Dropout)
+    others = [part for part in parts if not is_kind(part, *plain)]
+    if others or len(linears) != 1:
+        what = type(others[0]).__name__ if others else f"{len(linears)} Linear layers"
+        raise TypeError(
+            f"not a linear model: {what}; need Flatten layers and one Linear"
+        )
+    return linears[0]
+
+
+def _parts(model: nn.Module) -> list[nn.Module]:
+    if not is_kind(model, nn.Sequential):
+        return [model]
+    return [part for layer in model for part in _parts(layer)]
+
+
+def _compared(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the parameters, compared with what ``model`` returns at images ``x``."""
+    weight, bias = parameters(model)
+    check_images(x)
+    if x.dtype != weight.dtype:
+        check_dtype(model, x)
+    if x[0].numel() != weight.shape[1]:
+        raise ValueError(
+            f"images of {tuple(x.shape[1:])} do not fit {weight.shape[1]} weights"
+        )
+    layer = with_weights(_linear_layer(model), weight.detach(), bias.detach())
+    with gate.compared_once():  # in training the weights change at every step
+        gate.compare(model, nn.Sequential(nn.Flatten(), layer), x)
+    return weight, bias
 
 
 def pairwise_margins(
@@ -199,10 +249,8 @@ def pairwise_margins(
     ``worst_delta`` raises.
     """
     check_labels(x, y)
-    weight, bias = parameters(model)
-    if not (y < len(weight)).all():
-        raise ValueError(f"a label is not below the number of classes {len(weight)}")
-    check_images(x)
+    weight, bias = _compared(model, x)
+    check_classes(y, len(weight))
     x, k = x.flatten(1), len(weight)
     logits = x @ weight.T + bias
     clean = logits.gather(1, y[:, None]) - logits
@@ -254,17 +302,18 @@ def shortest_linear(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     The length of the shortest ``delta`` with ``x + delta`` in [0, 1] at which no logit
     is above that of ``target`` (N,) int64, for ``x`` (N, ...): a convex quadratic
     program for each image, solved by Clarabel to about eight digits; inf where no point
-    of the box is such. Raises ``TypeError`` for a model of more than one affine layer,
-    ``ValueError`` for bad input, ``RuntimeError`` if the solver gives up.
+    of the box is such. Each row is scaled by a power of two, so that the length does
+    not depend on the scale of the logits. Raises ``TypeError`` for a model that is not
+    linear (``parameters``), ``ValueError`` for bad input, ``RuntimeError`` if the
+    solver gives up.
     """
     check_all(model, x, target, 0.0, "l2")
-    net = canonical_double(model, x.shape[1:])
-    if [type(layer) for layer in net] != [nn.Flatten, nn.Linear]:
-        raise TypeError("the program is for linear models, not for networks")
-    if not (target < net[-1].out_features).all():
-        raise ValueError(f"a target is not below the {net[-1].out_features} classes")
-    weight, bias = net[-1].weight.numpy(), net[-1].bias.numpy()
+    weight, bias = (part.detach().double().cpu() for part in parameters(model))
+    check_classes(target, len(weight))
+    own = model_dtype(model)
+    _compared(model, x.to(own))
     pairs = zip(x.detach().double().cpu().flatten(1).numpy(), target, strict=True)
+    weight, bias = weight.numpy(), bias.numpy()
     return torch.tensor(
         [_quadratic(weight, bias, a, int(t)) for a, t in pairs]
     ).double()
@@ -273,8 +322,19 @@ def shortest_linear(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
 def _quadratic(weight: Array, bias: Array, x: Array, t: int) -> float:
     r = cp.Variable(len(x))
     rivals = np.arange(len(bias)) != t
-    lead = (weight[t] - weight[rivals]) @ (x + r) + bias[t] - bias[rivals]
-    limits = [lead >= 0, x + r >= 0, x + r <= 1]
+    rows, sides = weight[t] - weight[rivals], bias[t] - bias[rivals]
+    size = np.abs(rows).max(1)
+    if (sides[size == 0] < 0).any():  # no image changes this lead
+        return math.inf
+    rows, sides, size = rows[size > 0], sides[size > 0], size[size > 0]
+    scale = np.exp2(-np.frexp(size)[1])  # exact
+    rows, sides = rows * scale[:, None], sides * scale
+    most = np.maximum(rows, 0).sum(1) + sides
+    if (most < 0).any():
+        return math.inf
+    limits = [x + r >= 0, x + r <= 1]
+    if len(rows):
+        limits.append(rows @ (x + r) + sides >= 0)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(r)), limits)
     problem.solve(solver="CLARABEL")
     if problem.status == "infeasible":

@@ -8,10 +8,10 @@ the position, so a convex loss of the logits is largest at a kink or an end.
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_model
-from advlib.networks.layers import Normalize
-
-_AFFINE = (nn.Flatten, nn.Linear, nn.Conv2d, nn.AvgPool2d, Normalize)
+from advlib._check import check_dtype, check_logits, check_model
+from advlib.networks import gate
+from advlib.networks.canonical import canonical
+from advlib.networks.layers import Residual
 
 
 def breakpoints(model: nn.Sequential, start: Tensor, end: Tensor) -> Tensor:
@@ -20,20 +20,24 @@ def breakpoints(model: nn.Sequential, start: Tensor, end: Tensor) -> Tensor:
     ``start``, ``end`` (...): one input each, without batch dimension. Returns sorted
     t with 0 and 1 included; the logits of ``start + t (end - start)`` are linear
     between neighbours, up to rounding (use float64). Raises ``TypeError`` for a layer
-    that is neither affine nor ReLU, ``ValueError`` for unequal shapes, NaN or a model
-    in train mode.
+    that is neither affine nor ReLU and for ends of another dtype than the network,
+    ``ValueError`` for unequal shapes, NaN or a model in train mode, and what
+    ``networks.canonical`` raises.
     """
     check_model(model)
     if start.shape != end.shape or not (start + end).isfinite().all():
         raise ValueError("the ends need equal shapes and finite values")
     t = start.new_tensor([0.0, 1.0])
+    values = torch.stack([start, end])
+    check_dtype(model, values)
+    net = canonical(model, start.shape)
+    gate.compare(model, net, values)
     with torch.no_grad():
-        values = torch.stack([start, end])
-        for layer in model:
+        for layer in net:
             if isinstance(layer, nn.ReLU):
                 t, values = _add_zero_crossings(t, values)
-            elif not isinstance(layer, _AFFINE):
-                raise TypeError(f"no breakpoint rule for {type(layer).__name__}")
+            elif isinstance(layer, Residual):
+                raise TypeError("no breakpoint rule for Residual")
             values = layer(values)
     return t
 
@@ -58,12 +62,12 @@ def segment_max(
 
     Exact up to rounding: cross-entropy is convex in the logits, these are linear
     between ``breakpoints``, so the maximum is at one of them. Arguments and errors as
-    there, and ``ValueError`` if ``y`` is no class of the model.
+    there, and ``ValueError`` if ``y`` is no class of the model, or there is only one.
     """
     t = breakpoints(model, start, end)
     share = t.view(-1, *[1] * start.dim())
     with torch.no_grad():
-        logits = model(torch.lerp(start, end, share))
+        logits = check_logits(model(torch.lerp(start, end, share)), len(t))
     if not 0 <= y < logits.shape[1]:
         raise ValueError(f"y = {y} is no class of this model")
     loss = torch.logsumexp(logits, 1) - logits[:, y]

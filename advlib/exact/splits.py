@@ -7,25 +7,17 @@ a multiplier, so that only points which obey it count.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linprog
 from torch import Tensor, nn
 
 from advlib.bounds.crown import relu_bounds
 from advlib.bounds.plan import Box, plan_steps
 from advlib.bounds.walk import Lines, Rows, box_minimum, pull_rows, relaxation
 from advlib.exact.verdicts import ROUNDING
-from advlib.networks.canonical import affine_matrix, output_shape
-from advlib.networks.layers import Residual
-
-Array = np.ndarray
-
-Affine = tuple[Array, Array]  # weight (out, pixels) and constant (out,)
 
 
 @dataclass
@@ -71,21 +63,30 @@ class _Found:
 
 
 class Search:
-    """The state of a search: images, the best margins met, open subproblems."""
+    """The state of a search: images, the best margins met, what each one cost.
+
+    ``net`` canonical, ``x`` (N, ...) with labels ``y`` (N,) and ``corners`` of their
+    boxes, in float64. Raises ``ValueError`` if the bounds before a ReLU overflow.
+    """
 
     def __init__(self, net: nn.Sequential, x: Tensor, y: Tensor, corners: Box) -> None:
         self.net, self.x, self.y, self.corners = net, x, y, corners
         self.steps = plan_steps(net, x.shape[1:])
-        self.shapes = []
         with torch.no_grad():
             self.pre = relu_bounds(net, *corners)
             self.classes = net(x[:1]).shape[1]
+        if not all(end.isfinite().all() for pair in self.pre for end in pair):
+            raise ValueError("the bounds before a ReLU overflow: the weights are huge")
         self.shapes = [low.shape[1:] for low, _ in self.pre]
         self.sizes = [math.prod(shape) for shape in self.shapes]
+        ends = [flat([pair[end] for pair in self.pre], len(x)) for end in (0, 1)]
+        self.room = ROUNDING * ends[0].abs().maximum(ends[1].abs()).clamp(min=1)
         self.best = torch.full((len(x),), torch.inf, dtype=torch.float64)
         self.delta = torch.zeros_like(x)
         self.floor = torch.full((len(x),), torch.inf, dtype=torch.float64)
         self.count = torch.zeros(len(x), dtype=torch.int64)
+        self.seconds = torch.zeros(len(x), dtype=torch.float64)
+        self.matrices: dict[nn.Module, tuple] = {}  # of the affine layers
 
     # ----------------------------------------------------------- the other side
 
@@ -122,7 +123,7 @@ class Search:
         wrong = target != self.y[image]
         image, target = image[wrong], target[wrong]
         n = len(self.x)
-        low, high = (_flat([p[end] for p in self.pre], n)[image] for end in (0, 1))
+        low, high = (flat([p[end] for p in self.pre], n)[image] for end in (0, 1))
         zero = torch.zeros_like(low)
         slope = (high > -low).to(low)
         bound = torch.full((len(image),), -torch.inf, dtype=torch.float64)
@@ -141,7 +142,9 @@ class Search:
             index = part.nonzero()[:, 0]
             if len(index):
                 some = nodes.take(index)
-                nodes.low[index], nodes.high[index] = self._clipped(some, method)
+                low, high = self._clipped(some, method)
+                nodes.low[index] = low.where(~low.isnan(), some.low)
+                nodes.high[index] = high.where(~high.isnan(), some.high)
 
     def _clipped(self, nodes: Nodes, method: str) -> Box:
         box = self.corners[0][nodes.image], self.corners[1][nodes.image]
@@ -151,13 +154,13 @@ class Search:
         with torch.no_grad():
             pre = relu_bounds(self.net, *box, method=method, clip=clip)
         n = len(nodes)
-        return _flat([low for low, _ in pre], n), _flat([high for _, high in pre], n)
+        return flat([low for low, _ in pre], n), flat([high for _, high in pre], n)
 
     def bound(self, nodes: Nodes, cut: Tensor, num_steps: int) -> _Found:
         """Bound each subproblem; ``num_steps`` of ascent in slopes and multipliers.
 
-        Stops early once every bound is above ``cut`` (M,). In place: the slopes,
-        multipliers and bounds of ``nodes``.
+        Those of an image stop early once all its bounds are above ``cut`` (M,). In
+        place: the slopes, multipliers and bounds of ``nodes``.
         """
         box = self.corners[0][nodes.image], self.corners[1][nodes.image]
         eye = torch.eye(self.classes, dtype=torch.float64)
@@ -180,14 +183,14 @@ class Search:
 
         value, weight = _ascend(walk, nodes, cut, num_steps)
         point = torch.where(weight > 0, *box)
-        used = _flat([weights[i] for i in range(len(lines))], len(nodes))
+        used = flat([weights[i] for i in range(len(lines))], len(nodes))
         best, unit = F.pad(_score(nodes, used), (0, 1), value=-1.0).max(1)
         unit = unit.where(best >= 0, -1)
         return _Found(value, point, unit)
 
 
-def _flat(parts: Sequence[Tensor], n: int) -> Tensor:
-    """Return (N, *layer) tensors as one (N, R); ``n`` is N, for R = 0."""
+def flat(parts: Sequence[Tensor], n: int) -> Tensor:
+    """Return the tensors ``parts`` (N, *layer) as one (N, R); ``n`` is N."""
     none = torch.zeros(n, 0, dtype=torch.float64)
     return torch.cat([none, *(part.flatten(1) for part in parts)], 1)
 
@@ -205,8 +208,9 @@ def _ascend(
     """
     num_steps = num_steps if nodes.slope.shape[1] else 0
     slope, push = nodes.slope.clone(), nodes.push.clone()
-    fixed = nodes.phase != 0
+    fixed, done = nodes.phase != 0, torch.zeros(len(nodes), dtype=torch.bool)
     moments = [torch.zeros_like(slope) for _ in range(4)]
+    kept: Tensor | None = None
     for step in range(1, num_steps + 2):
         last = step == num_steps + 1
         with torch.set_grad_enabled(not last):
@@ -214,20 +218,36 @@ def _ascend(
             push.requires_grad_(not last)
             value, weight = walk(slope, push)
         found = value.detach()
-        better = found > nodes.bound
+        point = weight.detach()
+        kept = point if kept is None else _kept(done, kept, point)
+        better = (found > nodes.bound) & ~done
         nodes.bound = torch.where(better, found, nodes.bound)
         nodes.slope[better], nodes.push[better] = (
             slope.detach()[better],
             push.detach()[better],
         )
-        if last or bool((nodes.bound > cut).all()):
-            return nodes.bound, weight.detach()
+        done = _finished(nodes, cut)
+        if last or bool(done.all()):
+            return nodes.bound, kept
         grads = torch.autograd.grad(value.sum(), (slope, push))
         rate = 0.95**step
         slope = _adam_step(slope, grads[0], moments[:2], step, 0.3 * rate).clamp(0, 1)
         push = _adam_step(push, grads[1], moments[2:], step, 0.15 * rate).clamp(min=0)
         push = torch.where(fixed, push, 0.0)
     raise AssertionError("unreachable")
+
+
+def _finished(nodes: Nodes, cut: Tensor) -> Tensor:
+    """Return of which ``nodes`` the image has no bound left that is not above ``cut``.
+
+    By image, not by batch: so what is found of one does not depend on its neighbours.
+    """
+    short = torch.bincount(nodes.image, weights=(~(nodes.bound > cut)).double())
+    return short[nodes.image] == 0
+
+
+def _kept(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    return torch.where(done.view(-1, *[1] * (new.dim() - 1)), old, new)
 
 
 def _adam_step(
@@ -256,10 +276,13 @@ def _score(nodes: Nodes, weight: Tensor) -> Tensor:
     return torch.where(free, score, -1.0)
 
 
-def contradicted(nodes: Nodes) -> Tensor:
-    """Return which ``nodes`` hold no point: a phase that the bounds exclude."""
-    on = (nodes.phase > 0) & (nodes.low < -ROUNDING)  # crossed ends change places
-    off = (nodes.phase < 0) & (nodes.high > ROUNDING)
+def contradicted(nodes: Nodes, room: Tensor | float = ROUNDING) -> Tensor:
+    """Return which ``nodes`` hold no point: a phase that the bounds exclude.
+
+    By more than ``room``, the rounding of a unit's bounds: a number, or (M, R).
+    """
+    on = (nodes.phase > 0) & (nodes.low < -room)  # crossed ends change places
+    off = (nodes.phase < 0) & (nodes.high > room)
     return (on | off).any(1)
 
 
@@ -272,64 +295,3 @@ def split_nodes(nodes: Nodes) -> tuple[Nodes, Nodes]:
     children.phase[rows[:n], inner.unit] = 1
     children.phase[rows[n:], inner.unit] = -1
     return children, leaves
-
-
-def leaf_program(search: Search, node: Nodes) -> tuple[float, Tensor | None]:
-    """Return the smallest margin of a ``node`` with all phases known, and a point.
-
-    ``search`` knows its image. Every unit is linear there, so it is a linear program in
-    the pixels. The bound is inf if the program is empty, and -inf if HiGHS fails.
-    """
-    shape, k = search.x.shape[1:], node.image[0]
-    active = search.layers((node.phase > 0) | ((node.phase == 0) & (node.low >= 0)))
-    rows: list[Affine] = []
-    start = np.eye(math.prod(shape)), np.zeros(math.prod(shape))
-    parts = iter([part.flatten().numpy() for part in active])
-    matrix, constant = _linear(search.net, shape, start, parts, rows)
-    y, target = int(search.y[k]), int(node.target[0])
-    sides = np.vstack([start[0][:0], *(a for a, _ in rows)])
-    offset = np.concatenate([start[1][:0], *(b for _, b in rows)])
-    sign = 2.0 * _flat(active, 1)[0].numpy() - 1
-    held = node.phase[0].numpy() != 0
-    box = torch.stack([c[k].flatten() for c in search.corners], 1).numpy()
-    program = linprog(
-        matrix[y] - matrix[target],
-        A_ub=(-sign[:, None] * sides)[held],
-        b_ub=(sign * offset)[held],
-        bounds=box,
-        method="highs",
-    )
-    if program.status == 2:
-        return math.inf, None
-    if program.status != 0:
-        return -math.inf, None
-    point = torch.from_numpy(program.x).view(1, *shape)
-    point = point.clamp(search.corners[0][k], search.corners[1][k])
-    return program.fun + constant[y] - constant[target] - ROUNDING, point
-
-
-def _linear(
-    net: nn.Sequential,
-    shape: Sequence[int],
-    value: Affine,
-    active: Iterator[Array],
-    rows: list[Affine],
-) -> Affine:
-    """Carry an affine ``value`` through the layers with known phases.
-
-    Appends to ``rows`` what enters each ReLU, in order.
-    """
-    for layer in net:
-        if isinstance(layer, nn.ReLU):
-            rows.append(value)
-            on = next(active).astype(float)
-            value = on[:, None] * value[0], on * value[1]
-        elif isinstance(layer, Residual):
-            first = _linear(layer.body, shape, value, active, rows)
-            second = _linear(layer.shortcut, shape, value, active, rows)
-            value = first[0] + second[0], first[1] + second[1]
-        elif not isinstance(layer, nn.Flatten):
-            weight, bias = (part.numpy() for part in affine_matrix(layer, shape))
-            value = weight @ value[0], weight @ value[1] + bias
-        shape = output_shape(layer, shape)
-    return value

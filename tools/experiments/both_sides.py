@@ -71,7 +71,7 @@ def search(
     found = []
     for part in torch.arange(len(y)).split(CHUNK):
         share = max(1, nodes * len(part) // len(y))
-        found += branch_and_bound(model, x[part], y[part], eps, max_nodes=share)
+        found += branch_and_bound(model, x[part], y[part], eps, total_nodes=share)
     return found
 
 

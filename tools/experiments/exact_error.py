@@ -6,9 +6,9 @@
     python tools/experiments/exact_error.py tightness exact_tightness.json
 
 Branch and bound decides every image; the integer program (sign question) decides the
-same images where they are few, as a check. Times are CPU seconds of one thread; limits
-are wall clock, as a reader would set them. Each part is kept in CACHE when done, so
-that a run that was stopped goes on where it was.
+same images where they are few, as a check. Times are CPU seconds of one thread; so
+are the limits of branch and bound, while HiGHS has a limit of the clock. Each part is
+kept in CACHE when done, so that a run that was stopped goes on where it was.
 """
 
 import argparse
