@@ -1,6 +1,8 @@
 """Exact certificates: the arithmetic, the proofs, and every way to be refused."""
 
 import dataclasses
+import hashlib
+import json
 import time
 from fractions import Fraction
 from itertools import pairwise
@@ -11,6 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load as load_bytes
+from safetensors.numpy import save as save_bytes
 from torch import nn
 
 import advlib
@@ -415,6 +419,226 @@ def test_truncated_and_altered_files_are_refused(tmp_path):
         path.write_bytes(bytes(flipped))
         with pytest.raises(RejectedError):
             certificates.load(path)
+
+
+def stored(certificate, path: Path) -> tuple[dict, dict]:
+    """Tensors and record of a file with ``certificate``, which a test may change."""
+    certificates.save([certificate], path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+    return load_bytes(content), json.loads(metadata["record"])
+
+
+def forge(tensors: dict, record: object, path: Path) -> None:
+    """Write a file whose own SHA-256 is right, whatever it holds."""
+    text = json.dumps(record, sort_keys=True)
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    metadata = {"record": text, "sha256": digest.hexdigest()}
+    path.write_bytes(save_bytes(tensors, metadata))
+
+
+def test_every_cut_is_refused(tmp_path):
+    """No prefix of a file is a file."""
+    path = tmp_path / "one.safetensors"
+    certificates.save([GOOD], path)
+    content = path.read_bytes()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        with pytest.raises(RejectedError, match="no safetensors file"):
+            certificates.load(path)
+
+
+def test_flipped_bits_are_refused(tmp_path):
+    """A thousand of them, most in the header: never another error, never accepted."""
+    path = tmp_path / "one.safetensors"
+    certificates.save([GOOD], path, why="a test")
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    places = [*rng.integers(0, len(content), 400), *rng.integers(0, 900, 600)]
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(rng.integers(0, 8))
+        path.write_bytes(bytes(flipped))
+        try:
+            again, notes = certificates.load(path)
+        except RejectedError:
+            continue
+        assert notes == {"why": "a test"}  # white space of the header, or such
+        assert check_certificate(NET, IMAGE, LABEL, EPS, again[0])
+
+
+def test_what_is_no_file_of_certificates(tmp_path):
+    """Folders, empty files, JSON, texts, tensors of something else."""
+    path = tmp_path / "file"
+    with pytest.raises(RejectedError, match="folder"):
+        certificates.load(tmp_path)
+    nested = b"[" * 100_000
+    size = len(nested).to_bytes(8, "little")
+    foreign = save_bytes({"a": np.zeros(3)})
+    unsigned = save_bytes({"a": np.zeros(3)}, {"record": "{}", "sha256": ""})
+    texts = b"", b"{}", b'{"certificates": []}', b"\x80\x04.", b"\xff" * 64
+    for content in (*texts, size + nested, foreign, unsigned):
+        path.write_bytes(content)
+        with pytest.raises(RejectedError):
+            certificates.load(path)
+    with pytest.raises(FileNotFoundError):
+        certificates.load(tmp_path / "none")
+
+
+HEADS = [
+    [[True, "0x1p-4", "q"]], [["0", "0x1p-4", "q"]], [[1.0, "0x1p-4", "q"]],
+    [[-1, "0x1p-4", "q"]], [[4, "0x1p-4", "q"]], [[None, "0x1p-4", "q"]],
+    [[0, "nan", "q"]], [[0, "inf", "q"]], [[0, "-0x1p-4", "q"]], [[0, "0x1p9", "q"]],
+    [[0, 0.1, "q"]], [[0, "tenth", "q"]], [[0, "0x1p99999", "q"]], [[0, "0x1p-4", 7]],
+    [[0, "0x1p-4"]], [], [[0, "0x1p-4", "q"]] * 2, {}, None, 3, ["abc"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("head", HEADS, ids=repr)
+def test_forged_heads_are_refused(head, tmp_path):
+    """Labels, radii and questions that are none, though the file's digest is right."""
+    path = tmp_path / "forged.safetensors"
+    tensors, record = stored(GOOD, path)
+    forge(tensors, {**record, "certificates": head}, path)
+    with pytest.raises(RejectedError):
+        certificates.load(path)
+
+
+def test_forged_records_are_refused(tmp_path):
+    """Parts of the record that are missing or of another kind."""
+    path = tmp_path / "forged.safetensors"
+    tensors, record = stored(GOOD, path)
+    forge(tensors, record, path)
+    assert certificates.load(path)[0]
+    for other in ([], None, {}, {"certificates": record["certificates"]},
+                  {**record, "notes": 3}, {**record, "notes": "abc"}):  # fmt: skip
+        forge(tensors, other, path)
+        with pytest.raises(RejectedError):
+            certificates.load(path)
+
+
+def test_forged_tensors_are_refused(tmp_path):
+    """Missing, renamed, of another type or shape: by ``load``."""
+    path = tmp_path / "forged.safetensors"
+    tensors, record = stored(GOOD, path)
+    for name, array in tensors.items():
+        others = [
+            {k: v for k, v in tensors.items() if k != name},
+            {(k if k != name else "lower.7"): v for k, v in tensors.items()},
+            {**tensors, "more": array},
+            *[{**tensors, name: array.astype(kind)} for kind in
+              (np.float32, np.float64, np.uint32, np.int64, np.int8, bool)],
+            *[{**tensors, name: other} for other in
+              (array[..., :-1], array[None], array[0], array[:0], array.reshape(-1),
+               np.concatenate([array, array]), np.zeros((), array.dtype))],
+        ]  # fmt: skip
+        for other in others:
+            forge(other, record, path)
+            with pytest.raises(RejectedError):
+                certificates.load(path)
+
+
+def test_whatever_is_loaded_is_refused_or_proved(tmp_path):
+    """Random numbers in the arrays of a file: the check refuses, or tells a truth."""
+    path, rng, proved = tmp_path / "forged.safetensors", np.random.default_rng(0), 0
+    tensors, record = stored(GOOD, path)
+    logits = exact_logits(NET, IMAGE)
+    for _ in range(150):
+        name = sorted(tensors)[rng.integers(len(tensors))]
+        other = tensors[name].copy()
+        size = 2 ** rng.integers(0, 8 * other.itemsize - 1)
+        place = rng.integers(other.size)
+        other.flat[place] = rng.integers(-size, size)
+        forge({**tensors, name: other}, record, path)
+        try:
+            margins = check_certificate(
+                NET, IMAGE, LABEL, EPS, certificates.load(path)[0][0]
+            )
+        except RejectedError:
+            continue
+        proved += 1
+        assert all(logits[LABEL] - z >= m for z, m in zip(logits, margins, strict=True))
+    assert 0 < proved < 150
+
+
+def each(change, part: str):
+    """GOOD with every array of ``part`` changed."""
+    return dataclasses.replace(GOOD, **{part: tuple(map(change, getattr(GOOD, part)))})
+
+
+NO_CERTIFICATES = {
+    "none": None,
+    "a string": "abc",
+    "a tuple": (),
+    "no part": dataclasses.replace(GOOD, lower=None),
+    "a list": dataclasses.replace(GOOD, lower=list(GOOD.lower)),
+    "numbers": dataclasses.replace(GOOD, lower=(1, 2)),
+    "no parts": dataclasses.replace(GOOD, lower=(), upper=(), slopes=()),
+    "unsigned": each(lambda a: a.astype(np.uint16), "slopes"),
+    "objects": each(lambda a: a.astype(object), "lower"),
+    "masked": each(lambda a: np.ma.array(a, mask=True), "lower"),
+    "a dimension more": each(lambda a: a[None], "lower"),
+    "a dimension less": each(lambda a: a[0], "slopes"),
+    "scalars": each(lambda a: np.int64(a[0]), "upper"),
+    "one class": each(lambda a: a[:1], "slopes"),
+    "a label as text": dataclasses.replace(GOOD, label=str(LABEL)),
+    "no label": dataclasses.replace(GOOD, label=None),
+    "an eps that is no number": dataclasses.replace(GOOD, eps=float("nan")),
+    "no eps": dataclasses.replace(GOOD, eps=None),
+    "no question": dataclasses.replace(GOOD, question=None),
+}
+
+
+@pytest.mark.parametrize("other", NO_CERTIFICATES.values(), ids=NO_CERTIFICATES)
+def test_what_is_no_certificate(other):
+    """Of another type, or with parts of another type: a clear refusal."""
+    with pytest.raises(
+        (RejectedError, TypeError), match=r"[Cc]ertificate|,|every|another"
+    ):
+        check_certificate(NET, IMAGE, LABEL, EPS, other)
+
+
+def test_what_is_not_saved(tmp_path):
+    """None at all, or of two networks: nothing is written."""
+    path, net = tmp_path / "file", dense(7, 9, 8, 3, seed=1)
+    y = int(net(IMAGE[None]).argmax())
+    other = make_certificate(net, IMAGE, y, 1e-3)
+    for several, reason in ([], "no certificates"), ([GOOD, other], "several networks"):
+        with pytest.raises(ValueError, match=reason):
+            certificates.save(several, path)
+    with pytest.raises(TypeError, match="need a Certificate"):
+        certificates.save([GOOD, "abc"], path)
+    with pytest.raises(TypeError, match="JSON"):
+        certificates.save([GOOD], path, where=Path())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_relu_has_certificates_too(tmp_path):
+    """Nothing to propose, and a file with no tensors."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(7, 4)).eval()
+    x, y = image(net, 1, 7)
+    certificates.save([make_certificate(net, x, y, 1e-4)], tmp_path / "file")
+    (again,), _ = certificates.load(tmp_path / "file")
+    assert check_certificate(net, x, y, 1e-4, again)[y] == 0
+
+
+def test_a_process_that_dies_leaves_the_old_file(tmp_path, monkeypatch):
+    """Killed before the new name is given: the old certificates are there, alone."""
+    path = tmp_path / "kept.safetensors"
+    certificates.save([GOOD], path, number=1)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        certificates.save([GOOD, GOOD], path, number=2)
+    again, notes = certificates.load(path)
+    assert (len(again), notes) == (1, {"number": 1})
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_too_wide_an_interval_is_not_stored(tmp_path):

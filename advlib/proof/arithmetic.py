@@ -10,11 +10,31 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
 class RejectedError(ValueError):
     """A certificate that proves nothing; the message says what failed."""
+
+
+def as_array(values: np.ndarray | Tensor | float) -> np.ndarray:
+    """Return the stored numbers ``values`` as a NumPy array, none of them changed.
+
+    A tensor may live on any device and have gradients; bfloat16, which NumPy does not
+    know, becomes float32 by sixteen zero bits behind each number. Raises ``TypeError``
+    for numbers that are neither real nor integers.
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        if values.dtype == torch.bfloat16:
+            bits = values.view(torch.int16).numpy().astype(np.int32)
+            return np.asarray(bits << 16).view(np.float32)
+        values = values.numpy()
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"need an array of real numbers, not of {array.dtype}")
+    return array
 
 
 @dataclass(frozen=True)
@@ -28,14 +48,15 @@ class Exact:
     def of(values: np.ndarray | Tensor | float) -> "Exact":
         """Return finite floats, or integers, ``values`` without any rounding.
 
-        Raises ``RejectedError`` for NaN and infinity.
+        Raises ``RejectedError`` for NaN and infinity, ``TypeError`` as ``as_array``.
         """
-        array = np.asarray(values)
-        if array.dtype.kind in "iu":
+        array = as_array(values)
+        if array.dtype.kind in "biu":
+            array = array.astype(int) if array.dtype.kind == "b" else array
             return Exact(array.astype(object))
         if not np.isfinite(array).all():
             raise RejectedError("NaN or infinity is no rational number")
-        pairs = [float(v).as_integer_ratio() for v in array.ravel()]
+        pairs = [v.as_integer_ratio() for v in array.ravel().tolist()]
         shift = max((d.bit_length() - 1 for _, d in pairs), default=0)
         ints = np.empty(len(pairs), dtype=object)
         ints[:] = [n << (shift + 1 - d.bit_length()) for n, d in pairs]

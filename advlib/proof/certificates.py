@@ -2,9 +2,10 @@
 
 ``make_certificate`` lets the bounds of this package propose, in float64, what a proof
 needs: an interval for everything that enters a ReLU, and the slopes of the lines below
-the ReLUs. ``check_certificate`` believes none of it. What is proved speaks of the
-network in real arithmetic with the stored weights; ``forward_error_bound`` bounds how
-far the program that runs it in floats can be off.
+the ReLUs. ``check_certificate`` believes none of it: it reads the network anew, and
+shares no code with what proposes. What is proved speaks of the network in real
+arithmetic with the stored weights; ``forward_error_bound`` bounds how far the program
+that runs it in floats can be off.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from advlib import bounds
-from advlib._check import check_all
+from advlib.networks.canonical import (
+    affine_matrix,
+    canonical,
+    output_shape,
+    with_weights,
+)
 from advlib.proof.arithmetic import Exact, RejectedError
-from advlib.proof.checker import affine_layers, check_certificate, exact_logits
-from advlib.proof.files import GRID, SLOPE_GRID, Certificate, load, question, save
+from advlib.proof.checker import check_certificate, exact_logits
+from advlib.proof.files import GRID, SLOPE_GRID, Certificate, load, save
 from advlib.proof.floats import forward_error_bound, holds_in_floats
+from advlib.proof.questions import checked, question
 
 # a certificate is proposed, kept, checked and read together
 __all__ = [
@@ -48,18 +55,46 @@ def make_certificate(
 
     Arguments and errors as ``check_certificate``, which decides. Intervals by CROWN
     cut with interval arithmetic, widened by two steps of the grid, more than float64
-    rounds; slopes are CROWN's, after ``num_steps`` steps of gradient ascent.
+    rounds; slopes are CROWN's, after ``num_steps`` steps of gradient ascent. Raises
+    ``RejectedError``, too, if float64 bounds are beyond 2^47.
     """
-    check_all(model, x[None], torch.tensor([y]), eps)
-    floats = affine_layers(model, x.shape)
-    box = bounds.input_box(x[None].flatten(1).double(), eps)
+    y, eps = checked(model, x, y, eps)
+    asked = question(model, x, y, eps)
+    floats = _affine_layers(model, x.shape)
+    box = bounds.input_box(x[None].flatten(1).double().cpu(), eps)
     pre: list[Interval] = []
     for k in range(len(floats) - 1):
         pre.append(_propose(floats[: k + 1], box, pre))
+    if not all((end.abs() <= 2.0**47).all() for pair in pre for end in pair):
+        raise RejectedError("nothing to propose: bounds beyond 2^47, or NaN")
     slopes = _propose_slopes(floats, y, box, pre, num_steps)
     ends = [[(b[0] * 2**GRID).long().numpy() for b in pair] for pair in pre]
     lower, upper = tuple(e[0] for e in ends), tuple(e[1] for e in ends)
-    return Certificate(y, eps, question(model, x, y, eps), lower, upper, slopes)
+    return Certificate(y, eps, asked, lower, upper, slopes)
+
+
+def _affine_layers(
+    model: nn.Module, shape: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the float64 matrix and bias of each affine layer of ``model``.
+
+    Two of them with no ReLU between, as ``TwoLogits`` adds one, are folded.
+    """
+    found: list[tuple[Tensor, Tensor]] = []
+    fold = False  # whether no ReLU came after the last of them
+    for layer in canonical(model, shape):
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            stored = layer.weight, layer.bias
+            wide = [p if p is None else p.detach().double().cpu() for p in stored]
+            weight, bias = affine_matrix(with_weights(layer, *wide), shape)
+            if fold:
+                before = found.pop()
+                weight, bias = weight @ before[0], weight @ before[1] + bias
+            found.append((weight, bias))
+            fold = True
+        fold = fold and not isinstance(layer, nn.ReLU)
+        shape = output_shape(layer, shape)
+    return found
 
 
 Interval = tuple[Tensor, Tensor]

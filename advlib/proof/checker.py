@@ -1,49 +1,39 @@
 """The checker: believes nothing, and proves each interval and each margin anew.
 
-It computes with integers (``arithmetic``) and raises ``RejectedError`` for anything
-that is not implied. What is proved speaks of the network in real arithmetic with the
-stored weights.
+It reads the stored numbers itself (``reading``), runs no layer, computes with integers
+(``arithmetic``) and raises ``RejectedError`` for anything that is not implied. With
+what proposes (``advlib.networks``, ``advlib.bounds``) it shares no code, only the form
+of a certificate and of a question. What is proved speaks of the network in real
+arithmetic with the stored weights.
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from advlib._check import check_all
-from advlib.networks.canonical import affine_matrix, canonical, output_shape
-from advlib.proof.arithmetic import Exact, RejectedError, stack
-from advlib.proof.files import GRID, SLOPE_GRID, Certificate, question
+from advlib.proof.arithmetic import Exact, RejectedError, as_array, stack
+from advlib.proof.files import GRID, SLOPE_GRID, Certificate, form
+from advlib.proof.questions import checked, question
+from advlib.proof.reading import read_chain
 
 CHORD_GRID = 30  # slopes above on multiples of 2^-30, rounded up
 
 
-def affine_layers(
-    model: nn.Module, shape: Sequence[int]
-) -> list[tuple[Tensor, Tensor]]:
-    """Return the float64 matrix and bias of each affine layer of ``model``.
+Layers = Sequence[tuple[Exact, Exact]]
 
-    For inputs of ``shape``; ReLUs lie between. No layer is folded into another, for
-    that would round. Raises ``TypeError`` for a layer without exact rule.
+Box = tuple[Exact, Exact]
+
+
+def exact_layers(model: nn.Module, shape: Sequence[int]) -> Layers:
+    """Return the matrix and the bias of each affine layer of ``model``, unrounded.
+
+    For inputs of ``shape``, without batch; ReLUs lie between. No layer is folded into
+    another, for that would round. Raises what ``read_chain`` and ``matrix`` raise.
     """
-    layers, relus, shape = [], [], tuple(shape)
-    canonical(model, shape)  # refuses options that are not the plain ones
-    for layer in model:
-        if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            layers.append(affine_matrix(deepcopy(layer).double(), shape))
-            relus.append(False)
-        elif isinstance(layer, nn.ReLU) and relus and not relus[-1]:
-            relus[-1] = True
-        elif not isinstance(layer, nn.Flatten):
-            raise TypeError(f"no exact rule for {type(layer).__name__} here")
-        shape = output_shape(layer, shape)
-    if not layers or relus != [True] * (len(layers) - 1) + [False]:
-        raise TypeError("need affine layers with a ReLU between any two of them")
-    return layers
+    return [layer.matrix() for layer in read_chain(model, shape)]
 
 
 @dataclass(frozen=True)
@@ -75,11 +65,6 @@ def _exact_line(low: np.ndarray, high: np.ndarray, slopes: np.ndarray) -> _Line:
     return _Line(*as_exact, Exact(offset, CHORD_GRID + GRID))
 
 
-Layers = Sequence[tuple[Exact, Exact]]
-
-Box = tuple[Exact, Exact]
-
-
 def _minimum(rows: Exact, constant: Exact, low: Exact, high: Exact) -> Exact:
     """Return the minimum of each row + constant over a box: exact."""
     return constant + rows.clip(0, None) @ low + rows.clip(None, 0) @ high
@@ -103,18 +88,18 @@ def _walk(
 def exact_logits(model: nn.Module, x: Tensor) -> list[Fraction]:
     """Return what the real-number network ``model`` returns at ``x``, unrounded.
 
-    ``x`` one input without batch, anywhere. Raises ``TypeError`` for layers other than
-    affine ones with a ReLU between, ``RejectedError`` for NaN and infinity.
+    ``x`` one input without batch, anywhere. Raises ``RejectedError`` for NaN and
+    infinity, and what ``exact_layers`` raises for a network that it cannot read.
     """
-    value = Exact.of(x.flatten())
-    for k, (weight, bias) in enumerate(affine_layers(model, x.shape)):
+    value = Exact.of(as_array(x).ravel())
+    for k, (weight, bias) in enumerate(exact_layers(model, x.shape)):
         value = value if k == 0 else value.clip(0, None)
-        value = Exact.of(weight) @ value + Exact.of(bias)
+        value = weight @ value + bias
     return value.fractions()
 
 
 def _input_box(x: Tensor, eps: float) -> Box:
-    pixels, radius = Exact.of(x.flatten()), Exact.of(eps)
+    pixels, radius = Exact.of(as_array(x).ravel()), Exact.of(eps)
     return (pixels + -radius).clip(0, 1), (pixels + radius).clip(0, 1)
 
 
@@ -138,20 +123,14 @@ def _check_interval(k: int, claim: Box, layers: Layers, lines: list[_Line],
         )
 
 
-def _check_form(
-    certificate: Certificate, layers: Sequence[tuple[Tensor, Tensor]]
-) -> None:
-    widths = [len(bias) for _, bias in layers]
-    parts = certificate.lower, certificate.upper, certificate.slopes
-    if not 0 <= certificate.label < widths[-1]:
-        raise RejectedError("the label is no class")
-    if any(len(part) != len(widths) - 1 for part in parts):
+def _check_form(certificate: Certificate, widths: Sequence[int]) -> None:
+    """Refuse what is no certificate for layers of ``widths``, the last the classes."""
+    if len(form(certificate)) != len(widths) - 1:
         raise RejectedError("need intervals and slopes for every ReLU")
-    if any(array.dtype.kind != "i" for part in parts for array in part):
-        raise RejectedError("intervals and slopes are integers, in steps of their grid")
-    for low, high, slopes, n in zip(*parts, widths[:-1], strict=True):
-        if not low.shape == high.shape == (n,) or slopes.shape != (widths[-1], n):
-            raise RejectedError("intervals or slopes of another network")
+    if form(certificate) != [(widths[-1], n) for n in widths[:-1]]:
+        raise RejectedError("intervals or slopes of another network")
+    parts = certificate.lower, certificate.upper, certificate.slopes
+    for low, high, slopes in zip(*parts, strict=True):
         if not (low <= high).all():
             raise RejectedError("an interval has its ends swapped")
         if not ((0 <= slopes) & (slopes <= 1 << SLOPE_GRID)).all():
@@ -167,17 +146,18 @@ def check_certificate(
     float weights as stored), one image ``x`` (without batch), its class ``y``, the
     l-inf ball whose radius is the very float ``eps``, cut to [0, 1]. Proves every
     interval of ``certificate`` from the input on; entry y is 0. Raises
-    ``RejectedError`` if anything is not implied, and ``TypeError`` for a layer without
-    exact rule.
+    ``RejectedError`` if anything is not implied, and ``TypeError`` and ``ValueError``
+    for a question that cannot be asked, as ``checked``, and for layers without exact
+    rule, as ``exact_layers``.
     """
-    check_all(model, x[None], torch.tensor([y]), eps)
-    floats = affine_layers(model, x.shape)
+    y, eps = checked(model, x, y, eps)
+    form(certificate)
     if certificate.question != question(model, x, y, eps):
         raise RejectedError("made for other weights, another image, label or eps")
     if (certificate.label, certificate.eps) != (y, eps):
         raise RejectedError("made for another label or eps")
-    _check_form(certificate, floats)
-    layers = [(Exact.of(weight), Exact.of(bias)) for weight, bias in floats]
+    layers = exact_layers(model, x.shape)
+    _check_form(certificate, [len(bias.ints) for _, bias in layers])
     box = before = _input_box(x, eps)
     ends = zip(certificate.lower, certificate.upper, certificate.slopes, strict=True)
     shared, outer = [], []
