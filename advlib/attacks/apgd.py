@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_all
-from advlib.attacks.losses import Loss, cross_entropy
-from advlib.attacks.pgd import pgd_l2, pgd_linf
+from advlib._check import check_all, check_steps, outside_inference
+from advlib.attacks.losses import Loss, cross_entropy, finite_score
+from advlib.attacks.pgd import random_l2, random_linf
 from advlib.attacks.steps import (
     broadcast,
     free_room,
@@ -18,6 +18,7 @@ from advlib.attacks.steps import (
 )
 
 
+@outside_inference
 def apgd(
     model: nn.Module,
     x: Tensor,
@@ -35,17 +36,20 @@ def apgd(
     As ``pgd_linf`` (``norm`` "linf") or ``pgd_l2`` ("l2"), but the step starts at
     2 ``eps`` and each image halves its own at the checkpoints of ``num_steps`` where
     its ``loss`` rose too rarely or not at all; it then goes on from its best point.
-    Returns each image's point of highest loss, a misclassified one if it met any.
-    Starts at 0, or at random with a ``generator``. A lower bound. Raises what
-    ``pgd_linf`` raises, and ``ValueError`` for l1. Croce and Hein 2020,
-    arXiv:2003.01690, algorithm 1, written anew.
+    Returns each image's point of highest loss, a misclassified one if it met any; a
+    loss that is not finite counts as the lowest. Starts at 0, or at random with a
+    ``generator``. A lower bound. Raises what ``pgd_linf`` raises, and ``ValueError``
+    for l1. Croce and Hein 2020, arXiv:2003.01690, algorithm 1, written anew.
     """
     check_all(model, x, y, eps, norm)
+    check_steps(num_steps)
     if norm == "l1":
         raise ValueError("apgd has no l1 rule: use pgd_l1")
-    start = {"linf": pgd_linf, "l2": pgd_l2}[norm]
-    delta = start(model, x, y, eps, alpha=0, num_steps=0, generator=generator, box=box)
     x, (lower, upper) = x.detach(), free_room(x, box, eps if norm == "linf" else None)
+    if norm == "linf":
+        delta = random_linf(lower, upper, generator)
+    else:
+        delta = random_l2(eps, lower, upper, generator)
     nearest = partial(project, eps=eps, norm=norm, lower=lower, upper=upper)
     schedule = _Schedule(model, x, y, loss, delta, 2 * eps)
     previous = delta
@@ -82,10 +86,10 @@ class _Schedule:
         delta: Tensor,
         size: float,
     ) -> None:
-        self.ask = partial(logits_and_gradient, model, y=y, loss=loss)
-        self.x, self.y, self.loss = x, y, loss
-        logits, self.gradient = self.ask(x + delta, check=True)
-        self.value = self.best = self.best_before = loss(logits, y)
+        self.ask = partial(logits_and_gradient, model, x, y=y, loss=loss)
+        self.y, self.loss = y, loss
+        logits, self.gradient = self.ask(delta)
+        self.value = self.best = self.best_before = finite_score(loss(logits, y))
         self.best_delta, self.best_gradient = delta, self.gradient
         self.found, self.fooled = delta, logits.argmax(1) != y
         self.size = torch.full_like(self.value, size)
@@ -94,8 +98,9 @@ class _Schedule:
 
     def look(self, delta: Tensor) -> Tensor:
         """Evaluate loss and gradient at ``delta``, remember the best, return it."""
-        logits, self.gradient = self.ask(self.x + delta)
-        value, wrong = self.loss(logits, self.y), logits.argmax(1) != self.y
+        logits, self.gradient = self.ask(delta, first=False)
+        value = finite_score(self.loss(logits, self.y))
+        wrong = logits.argmax(1) != self.y
         self.rises, self.value = self.rises + (value > self.value), value
         self.looks += 1
         better = value > self.best

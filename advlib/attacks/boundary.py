@@ -5,8 +5,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_all
-from advlib.attacks.losses import check_logits, check_targets, margin_loss, pick_logits
+from advlib._check import (
+    ask,
+    check_all,
+    check_counts,
+    outside_inference,
+)
+from advlib.attacks.losses import check_targets, margin_loss, pick_logits
 from advlib.attacks.steps import (
     broadcast,
     free_room,
@@ -16,6 +21,7 @@ from advlib.attacks.steps import (
 )
 
 
+@outside_inference
 def boundary_l2(
     model: nn.Module,
     x: Tensor,
@@ -35,22 +41,23 @@ def boundary_l2(
     back on its segment to ``x`` by ``num_halvings`` bisections. So its length is an
     upper bound on the minimal distortion; exact for a linear model with two classes,
     and cheap enough for training. Where no point reached the target, the last one is
-    returned. Raises ``ValueError`` or ``TypeError`` for bad input, and for a target
-    that is the label. Linearised like DeepFool (Moosavi-Dezfooli et al. 2016,
-    arXiv:1511.04599), from ``x`` anew at each step like FAB (Croce and Hein 2020).
+    returned. Raises ``ValueError`` or ``TypeError`` for bad input, a target that is the
+    label, and logits or gradients that are not finite, at any point. Linearised like
+    DeepFool (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599), from ``x`` anew at each
+    step like FAB (Croce and Hein 2020).
     """
     check_all(model, x, y, 0.0, "l2")
-    if num_steps < 0 or num_halvings < 0 or not max_step > 0:
-        raise ValueError("need num_steps, num_halvings >= 0 and max_step > 0")
+    check_counts(0, num_steps=num_steps, num_halvings=num_halvings)
+    if not max_step > 0:
+        raise ValueError(f"need max_step > 0, not {max_step}")
     x, best = x.detach(), torch.zeros_like(x)
     best_length = torch.full((len(x),), torch.inf).to(x)
     delta, lower, upper = torch.zeros_like(x), *free_room(x, True)
     for step in range(num_steps + 1):
         logits, slope = logits_and_gradient(
-            model, x + delta, y, partial(_odds, target=target)
+            model, x, delta, y, partial(_odds, target=target), first=step == 0
         )
         if step == 0:
-            check_logits(logits, y)
             target = check_targets(logits, target)
             if (target == y).any():
                 raise ValueError("a target is the label of its image")
@@ -90,7 +97,7 @@ def _least_step(slope: Tensor, gain: Tensor, lower: Tensor, upper: Tensor) -> Te
     that Newton's method from 0 comes from below and ends. Where no point gains enough,
     the one that gains most.
     """
-    g = slope.flatten(1)
+    g = slope.flatten(1).to(torch.promote_types(slope.dtype, torch.float32))
     size, cap = g.abs(), torch.where(g > 0, upper.flatten(1), -lower.flatten(1))
     square, kink = size * size, cap / size.clamp(min=1e-30)  # a pixel stops at its kink
     s = torch.zeros_like(g[:, :1])
@@ -101,7 +108,7 @@ def _least_step(slope: Tensor, gain: Tensor, lower: Tensor, upper: Tensor) -> Te
         if not (grown > s * (1 + 1e-4)).any():
             break
         s = grown
-    return (s * g).view_as(slope).clamp(lower, upper)
+    return (s * g).to(slope.dtype).view_as(slope).clamp(lower, upper)
 
 
 def _pull_back(
@@ -111,8 +118,7 @@ def _pull_back(
     low, high = torch.zeros(len(x)).to(x), torch.ones(len(x)).to(x)
     for _ in range(num_halvings):
         middle = (low + high) / 2
-        with torch.no_grad():
-            lead = _lead(model(x + broadcast(middle, x) * delta), target, target)
+        lead = _lead(ask(model, x, broadcast(middle, x) * delta), target, target)
         high = torch.where(lead >= 0, middle, high)
         low = torch.where(lead >= 0, low, middle)
     return broadcast(high, x) * delta

@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import Bounds, minimize
 from torch import Tensor, nn
 
+from advlib._check import ask, check_counts, outside_inference, run_model
 from advlib.attacks.losses import margin_loss
 from advlib.attacks.minimal import Minimal, Shortest, check_aim
 from advlib.attacks.steps import image_lengths
@@ -18,6 +19,7 @@ Array = np.ndarray
 DECADES = 12  # the search over c gives up after so many factors of ten
 
 
+@outside_inference
 def lbfgs(
     model: nn.Module,
     x: Tensor,
@@ -46,8 +48,10 @@ def lbfgs(
     """
     if loss not in ("cross_entropy", "margin") or box not in ("bounds", "clip"):
         raise ValueError(f"unknown loss {loss!r} or box {box!r}")
-    if not 0 < c < math.inf or num_bisections < 0 or max_iter < 1:
-        raise ValueError("need 0 < c < inf, num_bisections >= 0, max_iter >= 1")
+    check_counts(0, num_bisections=num_bisections)
+    check_counts(1, max_iter=max_iter)
+    if not 0 < c < math.inf:
+        raise ValueError(f"need 0 < c < inf, not {c}")
     logits = check_aim(model, x, target)
     double = deepcopy(model).double().requires_grad_(False)
     leads, best = margin_loss(logits, target).tolist(), Shortest(x)
@@ -118,7 +122,10 @@ class _Penalised:
         """Return value and gradient at the image ``z``, as L-BFGS needs them."""
         point = torch.from_numpy(z).view_as(self.x).to(self.x.device)
         with torch.enable_grad():
-            logits = self.double(point.requires_grad_())
+            point.requires_grad_()
+            logits = run_model(self.double, point.clone())  # it may work in place
+            if not logits.isfinite().all():
+                raise FloatingPointError("the logits are not finite")
             loss, slope = self.cost(logits.detach()[0].cpu().numpy(), self.target)
             seed = torch.from_numpy(slope)[None].to(logits)
             (gradient,) = torch.autograd.grad(logits, point, seed)
@@ -142,8 +149,7 @@ class _Penalised:
         ).x
         r = torch.from_numpy(found - self.start).view_as(self.x).to(self.x)
         delta = r.clamp(-self.x, 1 - self.x)
-        with torch.no_grad():
-            hit = self.model(self.x + delta).argmax(1).item() == self.target
+        hit = ask(self.model, self.x, delta).argmax(1).item() == self.target
         return found, delta, hit
 
 

@@ -34,7 +34,7 @@ def dlr_loss(logits: Tensor, y: Tensor) -> Tensor:
     if logits.shape[1] < 3:
         raise ValueError("the third largest of two logits: use margin_loss")
     top = logits.topk(3, dim=1).values
-    return margin_loss(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+    return margin_loss(logits, y) / (top[:, 0] - top[:, 2] + _tiny(logits))
 
 
 def targeted_loss(logits: Tensor, y: Tensor, target: int | Tensor) -> Tensor:
@@ -66,8 +66,18 @@ def targeted_dlr_loss(logits: Tensor, y: Tensor, target: int | Tensor) -> Tensor
     if logits.shape[1] < 4:
         raise ValueError("the fourth largest of fewer logits: use targeted_loss")
     top = logits.topk(4, dim=1).values
-    scale = top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12
+    scale = top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _tiny(logits)
     return targeted_loss(logits, y, target) / scale
+
+
+def finite_score(losses: Tensor) -> Tensor:
+    """Return ``losses`` (N,) with -inf for NaN and infinity: these win nothing."""
+    return torch.where(losses.isfinite(), losses, -torch.inf)
+
+
+def _tiny(logits: Tensor) -> float:
+    """Return what keeps a denominator from 0: in half precision 1e-12 would be 0."""
+    return max(1e-12, torch.finfo(logits.dtype).tiny)
 
 
 def pick_logits(logits: Tensor, index: Tensor) -> Tensor:
@@ -86,14 +96,3 @@ def check_targets(logits: Tensor, target: int | Tensor) -> Tensor:
     if not (0 <= target.min() and target.max() < logits.shape[1]):
         raise ValueError(f"a target is not one of the {logits.shape[1]} classes")
     return target.expand(len(logits))
-
-
-def check_logits(logits: Tensor, y: Tensor) -> None:
-    """Refuse ``logits`` with NaN, and labels ``y`` that are no class of theirs.
-
-    A comparison with NaN is False. Raises ``ValueError``.
-    """
-    if not (y < logits.shape[1]).all():
-        raise ValueError(f"a label is not below the {logits.shape[1]} classes")
-    if logits.isnan().any():
-        raise ValueError("the logits hold NaN: look at the weights")

@@ -6,8 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_all, check_eps, check_images
-from advlib.attacks.losses import check_logits, margin_loss
+from advlib._check import (
+    ask,
+    check_all,
+    check_classes,
+    check_counts,
+    check_eps,
+    check_images,
+    check_logits,
+    outside_inference,
+    run_model,
+)
+from advlib.attacks.losses import margin_loss
 from advlib.attacks.steps import (
     broadcast,
     free_room,
@@ -50,17 +60,34 @@ def rescale(x: Tensor, delta: Tensor, rms: float) -> Tensor:
 
     ``x`` (N, ...) in [0, 1], ``delta`` shaped as ``x``, ``rms`` the root mean square
     over the pixels of each image, after clipping: so perturbations of several sources
-    can be compared at equal distortion. One that cannot become so large inside the box
-    ends at its edge; zero stays zero. Raises ``ValueError`` or ``TypeError`` for bad
-    ``x`` or ``rms``, and for a ``delta`` of another shape or not finite.
+    can be compared at equal distortion, in [0, 1]. The factor is as large as it has to
+    be: only where every pixel that ``delta`` moves ends at the edge of the box is the
+    result shorter; zero stays zero. In half precision its rounding remains. Raises
+    ``ValueError`` or ``TypeError`` for bad ``x`` or ``rms``, and for a ``delta`` of
+    another shape or not finite.
     """
     check_images(x)
     check_eps(rms)
     if delta.shape != x.shape or not delta.isfinite().all():
         raise ValueError("need a finite delta, shaped as x")
-    peak = broadcast(delta.flatten(1).abs().amax(1), x)
-    far = torch.where(peak > 0, 1e6 * (delta / peak), 0.0)  # then projection scales
-    return project_l2(far, rms * math.sqrt(x[0].numel()), *free_room(x, True))
+    kind = torch.promote_types(x.dtype, delta.dtype)
+    wide, length = _at_least_single(delta), rms * math.sqrt(x[0].numel())
+    room = free_room(_at_least_single(x), True)
+    peak = broadcast(wide.flatten(1).abs().amax(1), x)
+    far = torch.where(peak > 0, 1e6 * (wide / peak), 0.0)  # then projection scales
+    found = project_l2(far, length, *room)
+    inner = (delta != 0) & (found > room[0]) & (found < room[1])
+    short = image_lengths(found.double()) < (1 - 1e-4) * length
+    if not (again := short & broadcast(inner.flatten(1).any(1), x)).any():
+        return found.to(kind)
+    peak = torch.where(again, peak, 1.0).double()  # 1e6 was too small: tiny entries
+    further = project_l2(1e150 * (wide.double() / peak), length, *room)
+    return torch.where(again, further.to(found), found).clamp(*room).to(kind)
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    """Return ``x`` in float32 if its precision is half: 1e6 and 1e-5 lie outside it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Shortest:
@@ -90,14 +117,14 @@ def check_aim(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     Raises ``ValueError`` or ``TypeError``.
     """
     check_all(model, x, target, 0.0, "l2")
-    with torch.no_grad():
-        logits = model(x)
-    check_logits(logits, target)
+    logits = ask(model, x)
+    check_classes(target, logits.shape[1])
     if (logits.argmax(1) == target).any():
         raise ValueError("a target equals the prediction: nothing is to be changed")
     return logits
 
 
+@outside_inference
 def carlini_wagner_l2(
     model: nn.Module,
     x: Tensor,
@@ -119,21 +146,25 @@ def carlini_wagner_l2(
     target that is the prediction included, ``FloatingPointError`` for a gradient that
     is not finite. Carlini and Wagner 2017, arXiv:1608.04644.
     """
-    if not 0 < c < math.inf or min(num_searches, num_steps) < 1 or not lr > 0:
-        raise ValueError("need 0 < c < inf, rounds and steps >= 1, lr > 0")
+    check_counts(1, num_searches=num_searches, num_steps=num_steps)
+    if not 0 < c < math.inf or not 0 < lr < math.inf:
+        raise ValueError(f"need c and lr in (0, inf), not {c}, {lr}")
     check_aim(model, x, target)
     x, best = x.detach(), Shortest(x.detach())
+    wide, whole = _at_least_single(x), x.dtype.itemsize >= 4
     weight = torch.full_like(best.c, c)
     low, high = torch.zeros_like(weight), torch.full_like(weight, torch.inf)
     for _ in range(num_searches):
-        w = torch.atanh((2 * x - 1) * (1 - 1e-5)).requires_grad_()
+        w = torch.atanh((2 * wide - 1) * (1 - 1e-5)).requires_grad_()
         adam, ever = torch.optim.Adam([w], lr), torch.zeros_like(target).bool()
         for _ in range(num_steps):
             with torch.enable_grad():
-                delta = (w.tanh() + 1) / 2 - x
-                logits = model(x + delta)
+                free = (w.tanh() + 1) / 2 - wide
+                delta = free.to(x.dtype)
+                logits = check_logits(run_model(model, x + delta), len(x))
                 lead = margin_loss(logits, target).clamp(min=0)
-                cost = delta.flatten(1).square().sum(1) + weight * lead
+                cost = free.flatten(1).square().sum(1) + weight * lead
+                cost = cost if whole else cost / weight  # else its slope overflows
                 (w.grad,) = torch.autograd.grad(cost.sum(), w)
             if not w.grad.isfinite().all():
                 raise FloatingPointError("the loss or its gradient is not finite")
@@ -151,6 +182,7 @@ def _ahead(logits: Tensor, target: Tensor) -> Tensor:
     return -margin_loss(logits, target)
 
 
+@outside_inference
 def minimal_pgd_l2(
     model: nn.Module,
     x: Tensor,
@@ -169,8 +201,7 @@ def minimal_pgd_l2(
     Raises ``ValueError`` or ``TypeError`` for bad input, a target that is the
     prediction included, ``FloatingPointError`` for a gradient that is not finite.
     """
-    if min(num_radii, num_steps) < 1:
-        raise ValueError("need at least one radius and one step")
+    check_counts(1, num_radii=num_radii, num_steps=num_steps)
     check_aim(model, x, target)
     x, best = x.detach(), Shortest(x.detach())
     lower, upper = free_room(x, True)
@@ -181,7 +212,9 @@ def minimal_pgd_l2(
         eps = broadcast(radius, x)
         delta = shrink(best.delta, eps)
         for step in range(num_steps):
-            logits, gradient = logits_and_gradient(model, x + delta, target, _ahead)
+            logits, gradient = logits_and_gradient(
+                model, x, delta, target, _ahead, first=False
+            )
             if not gradient.isfinite().all():
                 raise FloatingPointError("the loss or its gradient is not finite")
             best.keep(delta, logits.argmax(1) == target, none)

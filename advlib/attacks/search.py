@@ -5,12 +5,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_all
-from advlib.attacks.losses import check_logits, margin_loss
+from advlib._check import (
+    ask,
+    check_all,
+    check_classes,
+    check_counts,
+    outside_inference,
+)
+from advlib.attacks.losses import margin_loss
 from advlib.attacks.pgd import State
 from advlib.attacks.steps import broadcast, free_room, uniform_like
 
 
+@outside_inference
 def square(
     model: nn.Module,
     x: Tensor,
@@ -28,12 +35,14 @@ def square(
     sets a random square, at first a ``share`` of the image and ever smaller, to random
     signs, and keeps it if the margin falls. Each image draws its own squares from
     ``generator`` and stops when fooled. A lower bound; the box is respected. Raises
-    ``ValueError`` or ``TypeError`` for bad input and images of another shape.
-    Andriushchenko et al. 2020, arXiv:1912.00049, written anew.
+    ``ValueError`` or ``TypeError`` for bad input, images of another shape and, at any
+    query, logits that ``input_gradient`` refuses. Andriushchenko et al. 2020,
+    arXiv:1912.00049, written anew.
     """
     check_all(model, x, y, eps)
-    if x.dim() != 4 or num_queries < 0 or not 0 < share <= 1:
-        raise ValueError("need images (N, C, H, W), num_queries >= 0, 0 < share <= 1")
+    check_counts(0, num_queries=num_queries)
+    if x.dim() != 4 or not 0 < share <= 1:
+        raise ValueError("need images (N, C, H, W) and 0 < share <= 1")
     lower, upper = free_room(x, True, eps)
     delta = stripes(lower, upper, generator)
     state = (x.detach(), y, delta, lower, upper)
@@ -71,10 +80,9 @@ def search_squares(
         inside = _squares(delta, side, generator)
         up = uniform_like(delta[:, :, :1, :1], generator) < 0.5
         tried = torch.where(inside, torch.where(up, upper, lower), delta)
-        with torch.no_grad():
-            logits = model(x + tried)
+        logits = ask(model, x, tried)
         if side == 0:
-            check_logits(logits, y)
+            check_classes(y, logits.shape[1])
         value = margin_loss(logits, y)
         better = value >= best
         delta = torch.where(broadcast(better, x), tried, delta)

@@ -8,36 +8,60 @@ of every pixel that touches the box.
 import torch
 from torch import Tensor, nn
 
-from advlib._check import NORMS
-from advlib.attacks.losses import Loss, check_logits, cross_entropy
+from advlib._check import (
+    NORMS,
+    check_classes,
+    check_logits,
+    explain,
+    outside_inference,
+    run_model,
+)
+from advlib.attacks.losses import Loss, cross_entropy
 
 
+@outside_inference
 def input_gradient(
     model: nn.Module, x: Tensor, y: Tensor, loss: Loss = cross_entropy
 ) -> Tensor:
     """Return the gradient of each image's ``loss`` in its own pixels, shaped as ``x``.
 
     ``model`` maps images ``x`` (N, ...) to logits (N, K); ``loss`` maps these and the
-    labels ``y`` (N,) to losses (N,). The parameters' gradients are left alone. Works
-    inside ``torch.no_grad()`` too. Raises ``ValueError`` if a label is not below K or
-    the logits hold NaN.
+    labels ``y`` (N,) to losses (N,). The parameters' gradients are left alone, and so
+    is ``x`` by a model that works in place. Works inside ``torch.no_grad()`` and
+    ``torch.inference_mode()`` too. NaN and infinite entries are returned as they are.
+    Raises ``ValueError`` or ``TypeError`` if a label is not below K, for anything but
+    (N, K) finite logits with K >= 2, and for images and weights of two dtypes.
     """
-    return logits_and_gradient(model, x, y, loss, check=True)[1]
+    return logits_and_gradient(model, x, None, y, loss)[1]
 
 
 def logits_and_gradient(
-    model: nn.Module, x: Tensor, y: Tensor, loss: Loss, *, check: bool = False
+    model: nn.Module,
+    x: Tensor,
+    delta: Tensor | None,
+    y: Tensor,
+    loss: Loss,
+    *,
+    first: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Return logits, and the gradient of ``loss`` in ``x``; parameters cost nothing.
+    """Return logits at ``x + delta``, and the gradient of ``loss``, as ``x``.
 
-    ``model``, ``x``, ``y``, ``loss`` as ``input_gradient``; with ``check`` its errors.
+    ``model``, ``x``, ``y``, ``loss`` as ``input_gradient``, whose errors are raised;
+    ``delta`` None is zero. Labels are looked at where ``first`` is set, the logits
+    always: NaN and infinity would decide at any point. Parameters cost nothing.
     """
+    leaf = (x if delta is None else delta).detach().requires_grad_()
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        logits = model(x)
-        if check:
-            check_logits(logits, y)
-        (gradient,) = torch.autograd.grad(loss(logits, y).sum(), x)
+        # not a leaf: the model may work in place on it
+        point = leaf.clone() if delta is None else x.detach() + leaf
+        logits = check_logits(run_model(model, point), len(x))
+        if first:
+            check_classes(y, logits.shape[1])
+        try:
+            (gradient,) = torch.autograd.grad(loss(logits, y).sum(), leaf)
+        except RuntimeError as error:
+            explain(error)
+            raise
     return logits.detach(), gradient
 
 
@@ -50,7 +74,9 @@ def steepest_direction(
     l1: the coordinate of largest slope. With ``share`` > 0 an l1 step is spread evenly
     over that share of the coordinates: no longer steepest, but many pixels move
     (Tramer and Boneh 2019, arXiv:1904.13000). Where the gradient is zero, so is ``v``.
-    Raises ``ValueError`` for an unknown norm or a share outside [0, 1].
+    An entry that is NaN counts as zero; an infinite one as the largest, with its sign:
+    in l2 as large as the image's largest finite one, so that it does not silence the
+    others. Raises ``ValueError`` for an unknown norm or a share outside [0, 1].
     """
     if norm not in NORMS or not 0 <= share <= 1:
         raise ValueError(f"need a norm of {NORMS} and 0 <= share <= 1")
@@ -58,7 +84,7 @@ def steepest_direction(
         return gradient.sign()
     if norm == "l2":
         return unit_length(gradient)
-    flat = gradient.flatten(1)
+    flat = gradient.flatten(1).nan_to_num(0.0, torch.inf, -torch.inf)
     chosen = flat.abs().topk(max(1, round(share * flat.shape[1])), dim=1).indices
     step = torch.zeros_like(flat).scatter(1, chosen, flat.gather(1, chosen).sign())
     return (step / step.abs().sum(1, keepdim=True).clamp(min=1)).view_as(gradient)
@@ -165,12 +191,24 @@ def image_lengths(x: Tensor, order: int = 2) -> Tensor:
 def unit_length(x: Tensor) -> Tensor:
     """Scale each image of ``x`` to l2 length 1 (zero stays zero).
 
-    By the largest entry first: tiny squares would underflow.
+    By the largest entry first: tiny squares would underflow. NaN counts as zero, an
+    infinite entry as the image's largest finite one.
     """
     peak = broadcast(x.flatten(1).abs().amax(1), x)
+    if not peak.isfinite().all():
+        x = _tame(x)
+        peak = broadcast(x.flatten(1).abs().amax(1), x)
     x = torch.where(peak > 0, x / peak, 0.0)
     lengths = image_lengths(x)
     return torch.where(lengths > 0, x / lengths, 0.0)
+
+
+def _tame(x: Tensor) -> Tensor:
+    """Return ``x`` with 0 for NaN and its image's largest finite size for infinity."""
+    finite = x.isfinite()
+    peak = torch.where(finite, x.abs(), 0.0).flatten(1).amax(1)
+    peak = torch.where(peak > 0, peak, 1.0)
+    return torch.where(finite, x, x.sign() * broadcast(peak, x))  # the sign of NaN is 0
 
 
 def shrink(delta: Tensor, eps: float | Tensor, order: int = 2) -> Tensor:

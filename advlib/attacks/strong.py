@@ -7,10 +7,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_all
+from advlib._check import (
+    ask,
+    check_all,
+    check_classes,
+    check_counts,
+    check_steps,
+    outside_inference,
+)
 from advlib.attacks.losses import (
     Loss,
-    check_logits,
     cross_entropy,
     dlr_loss,
     margin_loss,
@@ -21,6 +27,7 @@ from advlib.attacks.search import search_squares, square_side, stripes
 from advlib.attacks.steps import free_room, uniform_like
 
 
+@outside_inference
 def strong_attack(
     model: nn.Module,
     x: Tensor,
@@ -44,9 +51,13 @@ def strong_attack(
     ``num_queries`` forward passes an image each: on all that stand, on the half
     nearest to an error, on a quarter. Fooled images are dropped at once. Returns each
     image's point of highest margin loss, or the one at which it fell: a lower bound.
-    Raises ``ValueError`` or ``TypeError`` for bad input, logits with NaN included.
+    Raises ``ValueError`` or ``TypeError`` for bad input, included logits with NaN or
+    infinity at any point that an image is tried at.
     """
     check_all(model, x, y, eps)
+    check_steps(num_steps)
+    check_counts(0, num_queries=num_queries)
+    check_counts(0 if search and x.dim() == 4 else 1, num_restarts=num_restarts)
     x, generator = x.detach(), torch.Generator().manual_seed(seed)
     record = _Record(model, x, y)
     state = (x, y, torch.zeros_like(x), *free_room(x, True, eps))
@@ -94,7 +105,7 @@ def _momentum(
         step: int,
     ) -> Tensor:
         alpha = 2 * eps * 0.01 ** (step / max(num_steps - 1, 1))
-        moved = (delta + alpha * gradient.sign_()).clamp_(lower, upper)
+        moved = (delta + alpha * gradient.sign()).clamp_(lower, upper)
         inertia = 0.25 * (delta - previous)  # 0 at the first step
         return moved.sub_(delta).mul_(0.75).add_(delta + inertia).clamp_(lower, upper)
 
@@ -106,9 +117,8 @@ class _Record:
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
         self.model, self.delta = model, torch.zeros_like(x)
-        with torch.no_grad():
-            logits = model(x)
-        check_logits(logits, y)
+        logits = ask(model, x)
+        check_classes(y, logits.shape[1])
         self.num_classes = logits.shape[1]
         self.value = margin_loss(logits, y)
         self.standing = (logits.argmax(1) == y).nonzero().squeeze(1)
@@ -125,8 +135,7 @@ class _Record:
             return
         part = tuple(t[some] for t in state)
         delta = attack(part)
-        with torch.no_grad():
-            logits = self.model(part[0] + delta)
+        logits = ask(self.model, part[0], delta)
         value, fooled = margin_loss(logits, part[1]), logits.argmax(1) != part[1]
         better = fooled | (value > self.value[some])
         self.delta[some[better]] = delta[better]

@@ -1,13 +1,13 @@
 """Signs of masked gradients, which make an attacked error too low."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_all
+from advlib._check import ask, check_all, check_counts, outside_inference
 from advlib.attacks import (
     Attack,
     Loss,
@@ -78,13 +78,14 @@ class MaskingCheck:
         return f"{self.name}: {self.rate}, {verdict}: {self.meaning}"
 
 
+@outside_inference
 def masking_checks(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     eps: float,
     *,
-    substitutes: Sequence[nn.Module] = (),
+    substitutes: Iterable[nn.Module] = (),
     seed: int = 0,
     num_steps: int = 40,
     num_queries: int = 500,
@@ -108,8 +109,11 @@ def masking_checks(
     right. Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705.
     """
     check_all(model, x, y, eps)
-    if not 0 < eps <= 0.5 or num_steps < 2 or num_queries < 1:
-        raise ValueError("need 0 < eps <= 0.5, num_steps >= 2, num_queries >= 1")
+    check_counts(1, num_queries=num_queries, batch_size=batch_size)
+    check_counts(2, num_steps=num_steps)
+    if not 0 < eps <= 0.5:
+        raise ValueError(f"need 0 < eps <= 0.5, not {eps}")
+    substitutes = list(substitutes)
     suspect = _Suspect(model, x, y, eps, num_steps, seed, batch_size)
     fooled, pgd = suspect.fooled, suspect.pgd
     many = fooled(pgd(eps))
@@ -154,7 +158,7 @@ class _Suspect:
         self.model, self.eps, self.num_steps = model, eps, num_steps
         self.seed, self.batch_size = seed, batch_size
         self.x, self.y = x.detach(), y
-        right = ~self.each(self.mistaken)
+        right = ~self.each(partial(wrong, model))
         if not right.any():
             raise ValueError("no image is classified right: nothing can be masked")
         self.x, self.y = self.x[right], y[right]
@@ -173,13 +177,6 @@ class _Suspect:
             for part in asked.nonzero().squeeze(1).split(self.batch_size):
                 answers[part] = ask(self.x[part], self.y[part])
         return answers
-
-    def mistaken(self, x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            classes = self.model(x[:1]).shape[1]
-        if not (y < classes).all():
-            raise ValueError(f"a label is not below the {classes} classes")
-        return wrong(self.model, x, y)
 
     def fooled(self, attack: Attack, among: Tensor | None = None) -> Tensor:
         """Return which images the attack fools; NaN in its delta counts as 0."""
@@ -214,13 +211,11 @@ class _Suspect:
         step = 2.5 * self.eps / self.num_steps * gradient.sign()
         step = step.clamp(-x, 1 - x)
         promised = (gradient * step).flatten(1).sum(1)
-        with torch.no_grad():
-            before = margin_loss(self.model(x), y)
-            rise = margin_loss(self.model(x + step), y) - before
+        before = margin_loss(ask(self.model, x), y)
+        rise = margin_loss(ask(self.model, x, step), y) - before
         return ~((promised > 0) & (rise >= promised / 2))  # so NaN is a sign, too
 
     def answers_change(self, x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            first, second = self.model(x), self.model(x)
+        first, second = ask(self.model, x), ask(self.model, x)
         gap = (first - second).abs().amax(1)
         return gap > 1e-4 * first.abs().amax(1)

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from advlib._check import check_images
 from advlib.attacks import Attack
-from advlib.evaluation.errors import Bound, uncertified, wrong
+from advlib.evaluation.errors import (
+    Bound,
+    generators_kept,
+    listed,
+    perturbed,
+    uncertified,
+    wrong,
+)
 from advlib.exact import Verdict
 
 Complete = Callable[[nn.Module, Tensor, Tensor], Sequence[Verdict]]
@@ -57,6 +65,7 @@ def both_sides(
     exact: Complete | None = None,
     *,
     shortcut: bool = True,
+    box: bool = True,
 ) -> BothSides:
     """Hold the true robust error of ``model`` on images ``x``, ``y`` from both sides.
 
@@ -64,14 +73,41 @@ def both_sides(
     complete method that returns one verdict per image. With ``shortcut`` from the
     outside in: each method only runs on images that those before it left open, so its
     errors include theirs. Without it each runs alone on every image: dearer, and a
-    test of the order. Raises what the methods raise.
+    test of the order. ``box`` and generators inside of ``functools.partial`` as in
+    ``attacked``. Raises what ``attacked``, ``uncertified`` and the methods raise,
+    ``TypeError`` for what is no dictionary of functions, and ``ValueError`` for a name
+    that stands twice or is "clean", "exact" or "open", and unless ``exact`` returns one
+    verdict per image.
     """
+    check_images(x)
+    methods = listed([] if exact is None else exact, "exact")
+    for what, given in (("attacks", attacks), ("bounds", bounds)):
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{what}: a dictionary, a name for each function")
+        methods += listed(given.values(), what)
+    names = [*attacks, *bounds, "clean", "exact", "open"]
+    if len(set(names)) < len(names):
+        raise ValueError(f"each name stands for one method: {names}")
+    with generators_kept(methods):
+        return _from_outside_in(model, x, y, attacks, bounds, exact, shortcut, box)
+
+
+def _from_outside_in(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, Attack],
+    bounds: Mapping[str, Bound],
+    exact: Complete | None,
+    shortcut: bool,
+    box: bool,
+) -> BothSides:
     runner = _Runner(model, x, y, shortcut)
     clean = wrong(model, x, y)
     lower, upper, middle = {}, {}, {}
     fallen, proved = clean, torch.zeros_like(clean)
     for name, attack in attacks.items():
-        hit = runner.run(name, _fools(attack), ~fallen)
+        hit = runner.run(name, _fools(attack, box), ~fallen)
         lower[name] = hit | (fallen if shortcut else clean)
         fallen = fallen | lower[name]
     start = fallen if shortcut else clean
@@ -104,7 +140,7 @@ class _Runner:
     ) -> Tensor:
         left = left if self.shortcut else torch.ones_like(left)
         began = time.process_time()
-        found = torch.zeros(len(self.y), dtype=torch.uint8)
+        found = torch.zeros_like(self.y, dtype=torch.uint8)
         if left.any():
             decided = decide(self.model, self.x[left], self.y[left])
             found[left] = decided.to(torch.uint8)
@@ -113,8 +149,8 @@ class _Runner:
         return found if name == "exact" else found.bool()
 
 
-def _fools(attack: Attack) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-    return lambda model, x, y: wrong(model, x + attack(model, x, y), y)
+def _fools(attack: Attack, box: bool) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    return lambda model, x, y: wrong(model, perturbed(attack, model, x, y, box=box), y)
 
 
 def _proves(bound: Bound) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
@@ -123,6 +159,11 @@ def _proves(bound: Bound) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
 
 def _decides(exact: Complete) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
     codes = {"unknown": 0, "attacked": 1, "certified": 2}
-    return lambda model, x, y: torch.tensor(
-        [codes[verdict.status] for verdict in exact(model, x, y)]
-    )
+
+    def decide(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        found = [codes[verdict.status] for verdict in exact(model, x, y)]
+        if len(found) != len(y):
+            raise ValueError(f"{len(found)} verdicts on {len(y)} images")
+        return torch.tensor(found, device=y.device)
+
+    return decide

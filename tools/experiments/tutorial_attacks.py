@@ -63,7 +63,9 @@ def measure(name: str, seed: int, dataset: data.Dataset, cache: Path) -> list[di
         for box in (False, True):
             began = time.process_time()
             runs = attack_list(kind, box, seed)
-            found = evaluation.attacked_error(model, x, y, runs, batch_size=100)
+            found = evaluation.attacked_error(
+                model, x, y, runs, batch_size=100, box=box
+            )
             row = {"network": name, "seed": seed, "attack": kind, "box": box}
             row |= {"wrong": found.wrong, "n": found.n}
             rows.append(row | {"cpu_seconds": round(time.process_time() - began, 1)})
