@@ -16,12 +16,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from advlib._vision import torchvision
+
+if TYPE_CHECKING:  # Pillow is imported where photographs are read
+    from PIL import Image
 
 Split = tuple[Tensor, Tensor]
 
@@ -304,11 +308,19 @@ def default() -> Dataset:
 def image_folder(folder: str | Path) -> tuple[list[Path], Tensor, list[str]]:
     """Return files, labels (N,) and class names of ``folder``: one sub-folder a class.
 
-    JPEG and PNG files, sorted, so that the order is the same everywhere. Raises
-    ``FileNotFoundError`` if there is none.
+    JPEG and PNG files, sorted, so that the order is the same everywhere. Hidden files
+    and sub-folders (their names start with a dot) are what a system or an editor left
+    there, and are passed over. Raises ``FileNotFoundError`` if there is no image.
     """
     kinds = {".jpg", ".jpeg", ".png"}
-    found = sorted(p for p in Path(folder).glob("*/*") if p.suffix.lower() in kinds)
+    found = sorted(
+        path
+        for path in Path(folder).glob("*/*")
+        if path.suffix.lower() in kinds
+        and not path.name.startswith(".")
+        and not path.parent.name.startswith(".")
+        and path.is_file()
+    )
     if not found:
         raise FileNotFoundError(f"no images in sub-folders of {Path(folder).name!r}")
     names = sorted({path.parent.name for path in found})
@@ -316,18 +328,70 @@ def image_folder(folder: str | Path) -> tuple[list[Path], Tensor, list[str]]:
     return found, labels, names
 
 
+def read_photo(file: Path | str) -> "Image.Image":
+    """Return the photograph in ``file`` as Pillow has it: RGB, 8 bits, upright.
+
+    Any size (W, H). Grey becomes three equal colours, 16 bits of grey become 8,
+    what is transparent shows a white ground, and the picture is turned as its EXIF
+    orientation says. Raises ``FileNotFoundError`` if there is no ``file``, and
+    ``ValueError``, with its name, if it is truncated, no image, or of a mode whose
+    range is not known (the 32 bits of I and F) or that is no colour.
+    """
+    from PIL import Image
+
+    content = io.BytesIO(Path(file).read_bytes())  # what fails below is the content
+    try:
+        with Image.open(content) as opened:
+            opened.load()
+            turn = opened.getexif().get(0x0112)  # the tag of the orientation
+            photo = _rgb(opened)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} cannot be read as a photograph: {error}") from error
+    how = Image.Transpose
+    turns = {
+        2: how.FLIP_LEFT_RIGHT,
+        3: how.ROTATE_180,
+        4: how.FLIP_TOP_BOTTOM,
+        5: how.TRANSPOSE,
+        6: how.ROTATE_270,
+        7: how.TRANSVERSE,
+        8: how.ROTATE_90,
+    }
+    return photo.transpose(turns[turn]) if turn in turns else photo
+
+
+def _rgb(opened: "Image.Image") -> "Image.Image":
+    """Return an image of any mode with a known range as RGB, on a white ground."""
+    from PIL import Image
+
+    mode, clear = opened.mode, opened.info.get("transparency")
+    if mode.startswith("I;16") or (mode == "I" and opened.format == "PNG"):
+        # convert("RGB") would cut off at 255, which makes nearly all of it white
+        grey = np.asarray(opened).astype(np.int64)
+        grey = np.where(grey == clear, 255, (grey + 128) // 257)
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if mode in ("I", "F") or ";" in mode:
+        raise ValueError(f"mode {mode} has no known range; store it with 8 bits")
+    if clear is None and not mode.endswith(("A", "a")):
+        return opened.convert("RGB")
+    # without its alpha channel a clear pixel would show whatever colour lies below
+    picture = opened.convert("RGBA")
+    ground = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(ground, picture).convert("RGB")
+
+
 def read_images(files: Sequence[Path], size: int = 224) -> Tensor:
     """Return the images in ``files`` as (N, 3, ``size``, ``size``) in [0, 1].
 
     As ImageNet is evaluated: the short side scaled to 256 / 224 of ``size``, then the
-    middle cut out. Raises what Pillow raises for a file that is no image.
+    middle cut out; but upright, as ``read_photo`` gives them. Raises ``ValueError``
+    for no files or a ``size`` below 1, and what ``read_photo`` raises.
     """
-    from PIL import Image
-
+    if len(files) == 0 or size < 1:
+        raise ValueError(f"need one file or more, size >= 1: {len(files)}, {size}")
     pixels = []
     for file in files:
-        with Image.open(file) as opened:
-            photo = opened.convert("RGB")
+        photo = read_photo(file)
         scale = size * 256 / 224 / min(photo.size)
         photo = photo.resize([max(size, round(scale * side)) for side in photo.size])
         left, top = ((side - size) // 2 for side in photo.size)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from advlib.files import atomic_write
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "numpy", "cvxpy", "highspy")
 KEYS = {
@@ -76,8 +78,7 @@ def save(
     path = _path(name)
     path.parent.mkdir(exist_ok=True)
     content = record | {"sha256": _digest(record)}
-    path.write_text(_text(content), "utf-8")
-    return path
+    return atomic_write(path, _text(content).encode())
 
 
 def load(name: str) -> dict:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_images, check_model
+from advlib._check import check_dtype, check_images, check_model
 
 KINDS = ("raw", "centred", "z-scored", "whitened")
 DIRECTIONS = ("gaussian", "uniform")
@@ -40,17 +40,22 @@ def features(
     ``x`` (N, ...) in [0, 1], ``batch_size`` at a time. ``layer`` counts as in a list:
     -2 is the last hidden layer of a network that ends with Linear. Raises
     ``ValueError`` for a model in train mode, no such layer, or bad images, and
-    ``TypeError`` for a model that is no ``Sequential``.
+    ``TypeError`` for a model that is no ``Sequential`` or computes more than its
+    layers, and for images of another dtype.
     """
     if not isinstance(model, nn.Sequential):
         raise TypeError(f"need a Sequential to cut, not {type(model).__name__}")
+    hooked = model._forward_hooks or model._forward_pre_hooks
+    if hooked or type(model).forward is not nn.Sequential.forward:
+        raise TypeError("the model computes more than its layers: it cannot be cut")
     check_model(model)
     check_images(x)
+    check_dtype(model, x)
     if not -len(model) <= layer < len(model):
         raise ValueError(f"no layer {layer}: the model has {len(model)}")
     front = model[: layer % len(model) + 1]
     with torch.no_grad():
-        parts = [front(part).flatten(1) for part in x.split(batch_size)]
+        parts = [front(part.clone()).flatten(1) for part in x.split(batch_size)]
     return torch.cat(parts).double()
 
 
@@ -64,12 +69,15 @@ def random_directions(
 
     ``kind`` "gaussian" is uniform on the sphere. "uniform", every entry from [0, 1],
     is the *wrong* control: all its directions are nearly (1, ..., 1). Drawn from
-    ``generator``. Raises ``ValueError`` for another kind or sizes below 1.
+    ``generator``, on its device. Raises ``ValueError`` for another kind or sizes below
+    1.
     """
     if kind not in DIRECTIONS or num < 1 or n < 1:
         raise ValueError(f"need one of {DIRECTIONS}, num and n >= 1: {kind} {num} {n}")
     draw = torch.randn if kind == "gaussian" else torch.rand
-    v = draw(num, n, generator=generator, dtype=torch.float64)
+    v = draw(
+        (num, n), generator=generator, dtype=torch.float64, device=generator.device
+    )
     return v / v.norm(dim=1, keepdim=True)
 
 
@@ -79,7 +87,18 @@ def spectrum(phi: Tensor) -> Tensor:
     Raises ``ValueError`` or ``TypeError`` for what is no finite matrix.
     """
     _check_matrix(phi, "phi")
-    return torch.linalg.eigvalsh(torch.cov(phi.double().T, correction=0)).flip(0)
+    return torch.linalg.eigvalsh(_covariance(phi)).flip(0)
+
+
+def _covariance(phi: Tensor) -> Tensor:
+    """Return the covariance (n, n) of ``phi`` (N, n), also of one feature or image.
+
+    A feature that never changes has exactly 0: the rounding of its mean, some 1e-17,
+    would count as a variance wherever all others are as small.
+    """
+    constant = (phi == phi[:1]).all(0)
+    moving = torch.where(constant, 0.0, phi.double())
+    return torch.cov(moving.T, correction=0).reshape(phi.shape[1], -1)
 
 
 def effective_dimension(eigenvalues: Tensor) -> float:
@@ -103,8 +122,7 @@ def pca_directions(phi: Tensor, num: int) -> Tensor:
     _check_matrix(phi, "phi")
     if not 1 <= num <= phi.shape[1]:
         raise ValueError(f"need 1 <= num <= {phi.shape[1]}, not {num}")
-    covariance = torch.cov(phi.double().T, correction=0).reshape(phi.shape[1], -1)
-    vectors = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :num].T
+    vectors = torch.linalg.eigh(_covariance(phi)).eigenvectors.flip(1)[:, :num].T
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     return vectors * largest.sign()
 
@@ -143,11 +161,12 @@ def fit_transform(phi: Tensor, kind: str, *, tolerance: float = 1e-8) -> Affine:
         raise ValueError(f"transform {kind!r} is none of {KINDS}")
     _check_matrix(phi, "phi")
     n, phi = phi.shape[1], phi.double()
+    same = torch.eye(n, dtype=phi.dtype, device=phi.device)
     if kind == "raw":
-        return Affine(torch.zeros(n).double(), torch.eye(n).double())
-    center, covariance = phi.mean(0), torch.cov(phi.T, correction=0).reshape(n, n)
+        return Affine(torch.zeros_like(phi[0]), same)
+    center, covariance = phi.mean(0), _covariance(phi)
     if kind == "centred":
-        return Affine(center, torch.eye(n).double())
+        return Affine(center, same)
     if kind == "z-scored":
         return Affine(center, torch.diag(_inverse_root(covariance.diag(), tolerance)))
     values, vectors = torch.linalg.eigh(covariance)
@@ -177,7 +196,8 @@ def live_units(phi: Tensor, *, share: float = 0.05) -> Tensor:
 def top_images(phi: Tensor, directions: Tensor, k: int) -> Tensor:
     """Return for each direction the ``k`` images that it likes most: (m, k) int64.
 
-    ``phi`` (N, n), ``directions`` (m, n); best image first, ties by position. Raises
+    ``phi`` (N, n), ``directions`` (m, n), brought to its device; best image first,
+    ties by position. Raises
     ``ValueError`` unless 1 <= k <= N, for a direction that is 0, for shapes that do
     not fit and for NaN; ``TypeError`` for integers.
     """
@@ -188,7 +208,7 @@ def top_images(phi: Tensor, directions: Tensor, k: int) -> Tensor:
     if not (directions != 0).any(1).all():
         raise ValueError("a direction is 0")
     phi, found = phi.double(), []
-    for part in directions.double().split(250):
+    for part in directions.to(phi).split(250):
         scores = part @ phi.T
         last = scores.topk(k).values[:, -1:]
         enough = int((scores >= last).sum(1).max())  # k, and the ties with the last
@@ -205,8 +225,9 @@ def _counts(labels: Tensor) -> Tensor:
         raise TypeError(f"labels must be int64, not {labels.dtype}")
     if labels.dim() != 2 or 0 in labels.shape or not (labels >= 0).all():
         raise ValueError(f"need labels >= 0 of shape (m, k): {tuple(labels.shape)}")
-    counts = torch.zeros(len(labels), int(labels.max()) + 1, dtype=torch.float64)
-    return counts.scatter_add_(1, labels, torch.ones_like(labels).double())
+    ones = torch.ones_like(labels).double()
+    counts = ones.new_zeros(len(labels), int(labels.max()) + 1)
+    return counts.scatter_add_(1, labels, ones)
 
 
 def purity(labels: Tensor) -> Tensor:
@@ -272,7 +293,8 @@ def overlap(top: Tensor) -> float:
     if top.dim() != 2 or len(top) < 2 or top.shape[1] < 1:
         raise ValueError(f"need at least two rows of images, not {tuple(top.shape)}")
     _, place = top.unique(return_inverse=True)
-    member = torch.zeros(len(top), int(place.max()) + 1, dtype=torch.float64)
+    shape = len(top), int(place.max()) + 1
+    member = torch.zeros(shape, dtype=torch.float64, device=top.device)
     member.scatter_(1, place, 1.0)
     m, k = top.shape
     if member.sum() != m * k:
@@ -324,12 +346,14 @@ def verdict(low: float, high: float, margin: float) -> str:
 def random_rotation(n: int, *, generator: torch.Generator) -> Tensor:
     """Return an orthogonal matrix (n, n), uniform over all, drawn from ``generator``.
 
-    Determinant 1 or -1: a rotation, perhaps with a reflection. Raises ``ValueError``
-    for ``n`` < 1.
+    On its device. Determinant 1 or -1: a rotation, perhaps with a reflection. Raises
+    ``ValueError`` for ``n`` < 1.
     """
     if n < 1:
         raise ValueError(f"need n >= 1, not {n}")
-    gaussian = torch.randn(n, n, generator=generator, dtype=torch.float64)
+    gaussian = torch.randn(
+        (n, n), generator=generator, dtype=torch.float64, device=generator.device
+    )
     q, r = torch.linalg.qr(gaussian)
     return q * r.diagonal().sign()
 
@@ -347,7 +371,8 @@ def rotate(
     _check_matrix(rotation, "rotation", n)
     if second.in_features != n or len(rotation) != n:
         raise ValueError(f"{n} features do not fit {second.in_features}")
-    if not torch.allclose(rotation @ rotation.T, torch.eye(n).to(rotation), atol=1e-5):
+    eye = torch.eye(n, dtype=rotation.dtype, device=rotation.device)
+    if not torch.allclose(rotation @ rotation.T, eye, atol=1e-5):
         raise ValueError("rotation is not orthogonal")
     before, after = _copy(first), _copy(second)
     with torch.no_grad():
@@ -398,11 +423,11 @@ def ablated_accuracy(
         raise ValueError(f"need one label per row of phi, not {tuple(y.shape)}")
     if not all(0 <= k <= len(directions) for k in counts):
         raise ValueError(f"counts must lie in 0..{len(directions)}: {list(counts)}")
-    q, r = torch.linalg.qr(directions.double().T)
+    phi = phi.double()
+    q, r = torch.linalg.qr(directions.to(phi).T)
     if len(directions) > phi.shape[1] or not (r.diagonal().abs() > 1e-9).all():
         raise ValueError("the directions are not linearly independent")
-    phi = phi.double()
-    from_center = phi if center is None else phi - center.double()
+    from_center = phi if center is None else phi - center.to(phi)
     dtype = next((p.dtype for p in rest.parameters()), phi.dtype)
     found = []
     with torch.no_grad():

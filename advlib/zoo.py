@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load as load_bytes
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from advlib import attacks, data, evaluation, models, training
 from advlib._vision import torchvision
+from advlib.files import atomic_write, tensor_bytes
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = WEIGHTS / "sha256.json"
@@ -308,11 +308,12 @@ def remake(name: str, dataset: data.Dataset) -> dict:
     }
     WEIGHTS.mkdir(exist_ok=True)
     path = _file(name, dataset.name)
-    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
-    save_file(tensors, path, {"provenance": json.dumps(record)})
+    content = tensor_bytes(model.state_dict(), {"provenance": json.dumps(record)})
+    atomic_write(path, content)
     sums = json.loads(CHECKSUMS.read_text()) if CHECKSUMS.is_file() else {}
-    sums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    CHECKSUMS.write_text(json.dumps(sums, indent=1, sort_keys=True) + "\n")
+    sums[path.name] = hashlib.sha256(content).hexdigest()
+    text = json.dumps(sums, indent=1, sort_keys=True) + "\n"
+    atomic_write(CHECKSUMS, text.encode())
     return record
 
 

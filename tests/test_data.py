@@ -626,6 +626,181 @@ def test_a_missing_jpeg_archive(places):
     assert all(str(root) in str(caught.value) for root in data.roots())
 
 
+# -------------------------------------------------------------------- photographs
+
+RAMP = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+GREY = Image.fromarray((RAMP // 257).astype(np.uint8))
+CORNER = Image.new("RGB", (40, 20), "blue")  # wide, its upper left quarter red
+CORNER.paste("red", (0, 0, 20, 10))
+
+
+def stored(picture: Image.Image, path: Path, **options) -> Path:
+    """Save ``picture``; return the file."""
+    picture.save(path, **options)
+    return path
+
+
+def seen(path: Path, size: int = 32) -> torch.Tensor:
+    """The file as ``read_images`` gives it: (3, size, size)."""
+    return data.read_images([path], size)[0]
+
+
+@pytest.mark.parametrize("kind", [">u2", "<u2", np.uint16])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, kind, suffix):
+    """A ramp of 16 bits looks like the ramp of 8, in either order of bytes."""
+    eight = seen(stored(GREY, tmp_path / "8.png"))
+    sixteen = seen(stored(Image.fromarray(RAMP.astype(kind)), tmp_path / f"x.{suffix}"))
+    assert (sixteen - eight).abs().max() < 0.02
+    assert sixteen.min() < 0.1
+    assert eight.mean() == pytest.approx(0.484, abs=0.01)
+
+
+def test_sixteen_bits_as_an_older_pillow_opens_them(tmp_path):
+    """It gave mode I to the same PNG; the numbers are still those of 16 bits."""
+    wide = Image.fromarray(RAMP.astype(np.int32))
+    wide.format = "PNG"
+    assert wide.mode == "I"
+    found = np.asarray(data._rgb(wide))[..., 0]
+    assert abs(found.astype(int) - RAMP / 257).max() <= 0.5
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_thirty_two_bits_are_refused(tmp_path, mode):
+    """Nobody says which number is white; the error names file and mode."""
+    path = stored(
+        Image.fromarray(RAMP.astype("i4" if mode == "I" else "f4")),
+        tmp_path / "deep.tif",
+    )
+    with pytest.raises(ValueError, match=rf"deep\.tif .*mode {mode}"):
+        data.read_photo(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_every_mode_of_eight_bits_looks_the_same(tmp_path, mode):
+    """Grey in any dress: within rounding of its file in mode L, three equal colours."""
+    picture = GREY.convert("RGB").convert(mode) if mode in ("CMYK", "YCbCr") else None
+    picture = picture or (GREY.convert("P") if mode == "PA" else GREY).convert(mode)
+    suffix = "png" if mode in ("L", "P", "LA", "RGB", "RGBA") else "tif"
+    photo = data.read_photo(stored(picture, tmp_path / f"m.{suffix}"))
+    assert photo.mode == "RGB"
+    difference = np.asarray(photo).astype(int) - np.asarray(GREY)[..., None]
+    assert abs(difference).max() <= 2
+
+
+def test_one_bit(tmp_path):
+    """Black and white, nothing between."""
+    path = stored(GREY.point(lambda v: 255 * (v > 99), "1"), tmp_path / "1.png")
+    photo = np.asarray(data.read_photo(path))
+    assert set(photo.flatten().tolist()) == {0, 255}
+    assert (photo[..., 0] == 255).mean() == pytest.approx((RAMP // 257 > 99).mean())
+
+
+def transparent(mode: str) -> tuple[Image.Image, dict]:
+    """A red square whose right half is clear, with black below; how to save it."""
+    picture = Image.new("RGBA", (64, 64), "red")
+    picture.paste((0, 0, 0, 0), (32, 0, 64, 64))
+    if mode == "RGBA":
+        return picture, {}
+    if mode == "LA":
+        return picture.convert("LA"), {}
+    flat = picture.convert("RGB")
+    if mode == "P":
+        flat = flat.quantize(2)
+        clear = flat.getpixel((63, 0))
+        return flat, {"transparency": bytes(0 if k == clear else 255 for k in (0, 1))}
+    return flat, {"transparency": (0, 0, 0)}
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_transparent_pixels_are_white(tmp_path, mode):
+    """As on paper; what lies below a clear pixel is no part of the picture."""
+    picture, options = transparent(mode)
+    photo = np.asarray(data.read_photo(stored(picture, tmp_path / "t.png", **options)))
+    assert (photo[:, 32:] == 255).all()
+    assert (photo[:, :32] == photo[0, 0]).all()
+    assert tuple(photo[0, 0]) == ((76, 76, 76) if mode == "LA" else (255, 0, 0))
+
+
+def test_half_transparent_is_half_white(tmp_path):
+    """Black at half opacity is grey; 16 bits have one clear value, too."""
+    half = stored(Image.new("RGBA", (9, 9), (0, 0, 0, 128)), tmp_path / "h.png")
+    assert data.read_photo(half).getpixel((0, 0)) == (127, 127, 127)
+    deep = Image.fromarray(np.full((9, 9), 300, np.uint16))
+    deep.info["transparency"] = 300
+    assert data._rgb(deep).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_upright(tmp_path, orientation, suffix):
+    """A camera held in each of eight ways: the red quarter is on top left.
+
+    The stored picture is the upright one put through the inverse of what the tag says.
+    """
+    how = Image.Transpose
+    inverse = [None, how.FLIP_LEFT_RIGHT, how.ROTATE_180, how.FLIP_TOP_BOTTOM]
+    inverse += [how.TRANSPOSE, how.ROTATE_90, how.TRANSVERSE, how.ROTATE_270]
+    turn = inverse[orientation - 1]
+    picture = CORNER if turn is None else CORNER.transpose(turn)
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    photo = data.read_photo(stored(picture, tmp_path / f"o.{suffix}", exif=tags))
+    assert photo.size == (40, 20)
+    difference = np.asarray(photo).astype(int) - np.asarray(CORNER)
+    assert abs(difference)[:8, :16].max() < 60  # JPEG rings at the edges
+    assert abs(difference)[12:, 24:].max() < 60
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_truncated_image_is_refused_by_name(tmp_path, suffix):
+    """At every length that lacks pixels: one kind of error, with the file's name."""
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    path = stored(Image.fromarray(pixels), tmp_path / f"cut.{suffix}")
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 40, 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=rf"cut\.{suffix} cannot be read"):
+            data.read_images([path], 8)
+
+
+def test_what_is_no_image_is_refused_by_name(tmp_path):
+    """Text, and a file that is not there."""
+    path = tmp_path / "page.png"
+    path.write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match=r"page\.png cannot be read"):
+        data.read_photo(path)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
+        data.read_photo(tmp_path / "nowhere.png")
+
+
+@pytest.mark.parametrize(("files", "size"), [([], 8), (["a.png"], 0)])
+def test_no_files_or_no_pixels_are_refused(files, size):
+    """Before anything is read."""
+    with pytest.raises(ValueError, match="one file or more"):
+        data.read_images([Path(name) for name in files], size)
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path):
+    """What a Mac, Jupyter or an archive leaves there; the root itself may be hidden."""
+    root = tmp_path / ".cache" / "set"
+    for name in ("cat/1.png", "cat/2.JPG", "dog/1.png", ".ipynb_checkpoints/1.png"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        GREY.save(path)
+    for name in ("cat/._1.png", "cat/.hidden.png", "dog/notes.txt", "top.png"):
+        (root / name).write_bytes(b"\0\5\x16\7Mac OS X")
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX" / "._1.png").write_bytes(b"\0\5\x16\7Mac OS X")
+    (root / "dog" / "folder.png").mkdir()
+    files, labels, names = data.image_folder(root)
+    kept = [str(path.relative_to(root)) for path in files]
+    assert kept == ["cat/1.png", "cat/2.JPG", "dog/1.png"]
+    assert (labels.tolist(), names) == ([0, 0, 1], ["cat", "dog"])
+    assert data.read_images(files, 8).shape == (3, 3, 8, 8)
+
+
 # ------------------------------------------------------------------- pair and toy
 
 

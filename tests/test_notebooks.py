@@ -1,5 +1,6 @@
 """What a reader may expect of every chapter, checked without running it."""
 
+import copy
 import json
 import re
 import shutil
@@ -185,6 +186,91 @@ def test_stamp_is_current(tmp_path):
         in (tmp_path / "chapters" / CHAPTERS[0].name).read_text()
     )
     assert "ORG/REPO" not in (tmp_path / "README.md").read_text()
+
+
+def _refreshed(nb: nbformat.NotebookNode, folder: Path) -> bytes:
+    """What ``make refresh`` writes for ``nb``, which is left alone."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    import refresh  # sets the environment of its kernels, so not before it is needed
+
+    path = folder / "refreshed.ipynb"
+    refresh.write(refresh.normalise(copy.deepcopy(nb)), path)
+    return path.read_bytes()
+
+
+@each_chapter
+def test_refresh_leaves_a_committed_chapter_alone(path, tmp_path):
+    """Byte for byte: what a rerun changes is then what its outputs changed."""
+    assert _refreshed(_read(path), tmp_path) == path.read_bytes()
+
+
+def _cells(*sources: str, name: str | None = None) -> nbformat.NotebookNode:
+    """A notebook of code cells, with random ids or all with the id ``name``."""
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    for cell in notebook.cells:
+        cell.id = name or cell.id
+    return notebook
+
+
+@pytest.mark.parametrize(
+    ("notebook", "ids"),
+    [
+        (_cells(*["plt.show()"] * 4), ["plt-show", *3 * ["plt-show-add2b7"]]),
+        (_cells(*["a = 1"] * 4, name="intro"), ["intro", "a-1", *2 * ["a-1-"]]),
+        (_cells("deadbeef", "12345678"), ["cell-deadbeef", "cell-12345678"]),
+        (_cells(*["0badcafe-1"] * 3), ["cell-0badcafe-1"] * 3),
+        (_cells("", "", ""), ["cell"] * 3),
+        (_cells("a", "b", name="not an id"), ["a", "b"]),
+    ],
+    ids=["equal", "pasted", "hex", "equal hex", "empty", "invalid"],
+)
+def test_refreshed_ids_are_unique_stable_and_readable(notebook, ids, tmp_path):
+    """As expected, to a number at the end; a second refresh writes the same bytes."""
+    first = _refreshed(notebook, tmp_path)
+    assert first == _refreshed(notebook, tmp_path)
+    again = nbformat.reads(first.decode(), 4)
+    assert first == _refreshed(again, tmp_path)
+    found = [cell.id for cell in again.cells]
+    assert len(set(found)) == len(found)
+    assert all(i.startswith(want) for i, want in zip(found, ids, strict=True))
+    assert not [i for i in found if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f-]+)?", i)]
+
+
+def test_a_new_cell_takes_no_name_of_a_later_one(tmp_path):
+    """A copy put before its original: the original keeps its id."""
+    notebook = _cells("plt.show()", "plt.show()")
+    notebook.cells[1].id = "plt-show"
+    kept = nbformat.reads(_refreshed(notebook, tmp_path).decode(), 4)
+    assert [cell.id for cell in kept.cells] == ["plt-show-add2b7", "plt-show"]
+
+
+def test_refresh_drops_what_editors_leave(tmp_path):
+    """Time stamps, view states, another kernel; tags and captions stay."""
+    notebook = _cells("a = 1")
+    mine = {"tags": ["hide-input"], "mystnb": {"figure": {"name": "fig-a"}}}
+    notebook.cells[0].metadata.update(
+        mine,
+        ExecuteTime={"start_time": "2024-01-01T00:00:00", "end_time": "2024"},
+        execution={"iopub.status.busy": "2024"},
+        vscode={"languageId": "python"},
+        jupyter={"source_hidden": True},
+        collapsed=True,
+        scrolled=True,
+        trusted=True,
+        id="AbC123",
+        colab={"base_uri": "https://localhost:8080/"},
+    )
+    notebook.metadata.update(
+        kernelspec={"name": "other", "display_name": "other"},
+        widgets={"application/vnd.jupyter.widget-state+json": {}},
+        colab={"provenance": []},
+        toc={},
+    )
+    kept = json.loads(_refreshed(notebook, tmp_path))
+    assert kept["cells"][0]["metadata"] == mine
+    assert set(kept["metadata"]) == {"kernelspec", "language_info"}
+    assert kept["metadata"]["kernelspec"]["name"] == "python3"
 
 
 def test_lint():

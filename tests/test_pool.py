@@ -323,6 +323,37 @@ def test_bad_numbers_are_refused(change):
         training.PoolLoss(AIMED, **good | change)
 
 
+def test_one_drawn_item_and_batch_norm():
+    """Refused in train mode, before anything is crafted; fine in eval mode."""
+    layers = [nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10)]
+    model = models.seeded(lambda: nn.Sequential(*layers), seed=0).double()
+    x, y = DIGITS.train[0][:6].double(), DIGITS.train[1][:6]
+    pool = training.PoolLoss(AIMED, size=1, num_new=1, num_drawn=1)
+    with pytest.raises(ValueError, match="num_drawn >= 2"):
+        pool(model.train(), x, y)
+    assert (len(pool), pool.calls) == (0, 0)
+    assert pool(model.eval(), x, y).isfinite()
+    pool.num_drawn = 2
+    assert pool(model.train(), x, y).isfinite()
+
+
+def test_an_attack_that_fails_leaves_the_mode():
+    """Of every module, as it was: a frozen layer stays frozen."""
+    model = network().train()
+    model[2].eval()
+    before = [m.training for m in model.modules()]
+    x, y = DIGITS.train[0][:6].double(), DIGITS.train[1][:6]
+
+    def broken(tail, a, y):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        training.PoolLoss(broken, size=6, num_new=6)(model, x, y)
+    assert [m.training for m in model.modules()] == before
+    training.PoolLoss(counting(), size=6, num_new=6)(model, x, y)
+    assert [m.training for m in model.modules()] == before
+
+
 # ------------------------------------------------------------- the experiments
 
 

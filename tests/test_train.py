@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from advlib import attacks, data, train
-from advlib.train import command
+from advlib import attacks, data, files, train, training
+from advlib.train import command, samples
 
 pytest.importorskip("lightning_fabric")
 DIGITS = ["--recipe", "digits_quick", "--accelerator", "cpu"]
@@ -258,6 +258,12 @@ class TwoProcesses:
     device = torch.device("cpu")
 
 
+class OneProcess(TwoProcesses):
+    """The same, alone."""
+
+    world_size = 1
+
+
 def test_batch_norm_over_two_cpu_processes_is_refused(tmp_path):
     """Its statistics would be those of half a batch; SyncBatchNorm needs GPUs."""
     change = "network.build='residual_small'"
@@ -267,6 +273,14 @@ def test_batch_norm_over_two_cpu_processes_is_refused(tmp_path):
     recipe = train.read_recipe("digits_quick", ["schedule.batch_size=1"])
     with pytest.raises(ValueError, match="processes"):
         train.Run(recipe, 0, tmp_path, TwoProcesses())
+
+
+def test_batch_norm_on_batches_of_one_image_is_refused(tmp_path):
+    """One image has no variance."""
+    changes = ["network.build='residual_small'", "schedule.batch_size=1"]
+    recipe = train.read_recipe("digits_quick", changes)
+    with pytest.raises(ValueError, match="two images"):
+        train.Run(recipe, 0, tmp_path, OneProcess())
 
 
 # ------------------------------------------------------------------------- checkpoints
@@ -367,6 +381,89 @@ def test_a_bad_checkpoint_is_refused_and_kept(tmp_path, harm, message):
     assert path.read_bytes() == before
 
 
+def tied() -> tuple[nn.Sequential, torch.optim.Optimizer]:
+    """One layer used twice, after a step with momentum."""
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    optimizer = training.sgd(model, momentum=0.9)
+    model(torch.rand(3, 4)).square().sum().backward()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    optimizer.step()
+    return model, optimizer
+
+
+def test_a_checkpoint_of_tied_weights(tmp_path):
+    """Saved and loaded: equal, still one layer, its momentum too."""
+    path = tmp_path / "tied.checkpoint"
+    model, optimizer = tied()
+    train.save_checkpoint(path, model, optimizer, train.Progress(7, 0.5, [1.0]), "r")
+    other, blank = tied()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+            blank.state[parameter]["momentum_buffer"].zero_()
+    progress = train.load_checkpoint(path, other, blank, "r")
+    assert progress == train.Progress(7, 0.5, [1.0])
+    assert largest_difference(other.state_dict(), model.state_dict()) == 0
+    assert other[0] is other[2]
+    assert len(list(other.parameters())) == 2
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    for one, two in pairs:
+        momenta = (o.state[p] for o, p in ((optimizer, one), (blank, two)))
+        one, two = (state["momentum_buffer"] for state in momenta)
+        assert one.abs().max() > 0
+        assert torch.equal(one, two)
+
+
+def test_tied_weights_are_trained_and_kept(tmp_path, monkeypatch):
+    """To the end: checkpoint, weights and record of a network with one layer twice."""
+
+    def build(recipe, shape, seed):
+        layer = nn.Linear(64, 64)
+        return nn.Sequential(
+            nn.Flatten(), layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(64, 10)
+        )
+
+    monkeypatch.setattr("advlib.train.run.build_network", build)
+    weights, record = run(tmp_path, [*DIGITS, "--set", "schedule.max_steps=2"])
+    assert record["steps"] == 2
+    assert torch.equal(weights["1.weight"], weights["3.weight"])
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_no_checkpoint_of_a_network_that_broke(tmp_path):
+    """The loss before the last step was finite; the good checkpoint stays."""
+    path = tmp_path / "a.checkpoint"
+    model, optimizer = tied()
+    train.save_checkpoint(path, model, optimizer, train.Progress(1), "r")
+    before = path.read_bytes()
+    with torch.no_grad():
+        model[0].bias[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"not finite.*lr"):
+        train.save_checkpoint(path, model, optimizer, train.Progress(2), "r")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("harm", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, harm):
+    """And no draft beside it."""
+    path = tmp_path / "a.checkpoint"
+    model, optimizer = tied()
+    train.save_checkpoint(path, model, optimizer, train.Progress(1), "r")
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files.os, harm, full)
+    with pytest.raises(OSError, match="no space"):
+        train.save_checkpoint(path, model, optimizer, train.Progress(2), "r")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.checkpoint"]
+    assert path.read_bytes() == before
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
     """Another rate, another seed under the same name: not the same training."""
     run(tmp_path, [*DIGITS, "--set", "schedule.max_steps=2"])
@@ -456,3 +553,27 @@ def test_imagenet_recipe_runs_and_resumes(tmp_path, photographs):
     assert set(few.labels.tolist()) == {0, 1}  # not the first class alone
     for path, label in zip(few.images, few.labels.tolist(), strict=True):
         assert path.parent.name == ("cat", "dog")[label]
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_sixteen_bits_and_turned_photographs_are_read_right(tmp_path, augment):
+    """A crop of a grey ramp of 16 bits is not white; a photograph is upright."""
+    draw = samples.generator_of(0)
+    recipe = train.Images("image_folder", size=16, augment=augment)
+    deep = np.full((32, 32), 0.25 * 65535, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    x = samples._photo(tmp_path / "deep.png", recipe, draw)
+    assert x.shape == (3, 16, 16)
+    assert (x - 0.25).abs().max() < 0.01
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    lying = Image.fromarray(np.zeros((32, 32, 3), np.uint8))
+    lying.paste("white", (0, 0, 16, 32))  # left: on top once it is upright
+    lying.save(tmp_path / "lying.png", exif=tags)
+    upright = torch.stack(
+        [samples._photo(tmp_path / "lying.png", recipe, draw) for _ in range(20)]
+    ).mean((0, 1))
+    assert upright[0].min() > upright[-1].max() + 0.3
+    (tmp_path / "cut.png").write_bytes((tmp_path / "deep.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"cut\.png"):
+        samples._photo(tmp_path / "cut.png", recipe, draw)

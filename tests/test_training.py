@@ -274,6 +274,132 @@ def test_a_learning_rate_too_large_is_noticed():
 
 
 @pytest.mark.parametrize(
+    "error", [ValueError("no"), RuntimeError("no"), KeyboardInterrupt()], ids=repr
+)
+@pytest.mark.parametrize("where", ["objective", "attack", "augment", "step"])
+def test_no_error_leaves_a_half_trained_network(error, where, monkeypatch):
+    """In the second batch of epoch 3: parameters and buffers are those of epoch 2."""
+    _, x, y = problem(8)
+    torch.manual_seed(0)
+    model = with_state()
+    model[4].p = 0.0
+    reference, count = copy.deepcopy(model), [0]
+    training.fit(reference, x, y, epochs=2, lr=0.1, batch_size=4)
+
+    def failing(result):
+        count[0] += 1
+        if count[0] == 6:
+            raise error
+        return result
+
+    parts = {
+        "objective": lambda m, x, y: failing(training.mean_cross_entropy(m, x, y)),
+        "attack": lambda m, x, y: failing(torch.zeros_like(x)),
+        "augment": lambda x, generator: failing(x),
+    }
+    if where == "step":  # half of an update is made when it stops
+        real = torch.optim.SGD.step
+        monkeypatch.setattr(torch.optim.SGD, "step", lambda self: failing(real(self)))
+    options = {where: parts[where]} if where in parts else {}
+    with pytest.raises(type(error)):
+        training.fit(model, x, y, epochs=5, lr=0.1, batch_size=4, **options)
+    assert count[0] == 6
+    assert states_equal(model, reference)
+    assert not any(m.training for m in model.modules())
+
+
+def test_the_last_update_is_looked_at_too():
+    """Each objective is finite, but the step after the last one is not."""
+    model, x, y = problem()
+    before = copy.deepcopy(model)
+
+    def steep(model, x, y):
+        return 1e300 * training.mean_cross_entropy(model, x, y)
+
+    with pytest.raises(FloatingPointError, match=r"parameter.*lr"):
+        training.fit(model, x, y, epochs=1, lr=1e300, batch_size=7, objective=steep)
+    assert states_equal(model, before)
+
+
+@pytest.mark.parametrize("build", [with_state, lambda: problem()[0]])
+def test_a_last_batch_of_one_image(build):
+    """With batch-norm it joins the batch before it, else it is a batch of its own."""
+    _, x, y = problem(7)
+    torch.manual_seed(0)
+    model, sizes = build(), []
+
+    def objective(model, x, y):
+        sizes.append(len(x))
+        return training.mean_cross_entropy(model, x, y)
+
+    history = training.fit(
+        model, x, y, epochs=2, lr=0.1, batch_size=3, objective=objective
+    )
+    assert sizes == [3, 4] * 2 if build is with_state else [3, 3, 1] * 2
+    assert all(math.isfinite(mean) for mean in history)
+    assert not any(m.training for m in model.modules())
+
+
+def test_joined_batches_by_hand():
+    """The same order, and the same mean over all images, as with one larger batch."""
+    _, x, y = problem(5)
+    torch.manual_seed(0)
+    model = with_state()
+    model[4].p = 0.0
+    other = copy.deepcopy(model)
+    one = training.fit(model, x, y, epochs=2, lr=0.1, batch_size=4)
+    two = training.fit(other, x, y, epochs=2, lr=0.1, batch_size=5)
+    assert one == two
+    assert states_equal(model, other)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 4), (5, 1)])
+def test_batches_of_one_image_are_refused_with_batch_norm(n, batch_size):
+    """Before anything happens: parameters, buffers and mode are as they were."""
+    _, x, y = problem(n)
+    model = with_state().train()
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="batch-norm needs two images"):
+        training.fit(model, x, y, epochs=1, lr=0.1, batch_size=batch_size)
+    assert states_equal(model, before)
+    assert all(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.BatchNorm1d(2), True),
+        (nn.BatchNorm2d(2), True),
+        (nn.BatchNorm3d(2), True),
+        (nn.SyncBatchNorm(2), True),
+        (nn.LayerNorm(2), False),
+        (nn.Dropout(), False),
+    ],
+    ids=repr,
+)
+def test_what_has_batch_statistics(layer, expected):
+    """At any depth."""
+    inside = nn.Sequential(nn.Flatten(), nn.Sequential(layer))
+    assert training.has_batch_statistics(inside) is expected
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_interval_losses_put_the_mode_back(mode):
+    """Of every module, as it was; also when the bounds refuse a layer."""
+    _, x, y = problem(8)
+    for loss in (training.IntervalLoss, training.CrownIntervalLoss):
+        model = with_state().train(mode)
+        model[2].eval()  # a frozen batch-norm
+        before = [m.training for m in model.modules()]
+        loss(0.1, lambda: 0.5)(model, x, y)
+        assert [m.training for m in model.modules()] == before
+        model[3] = nn.Softmax(dim=1).train(mode)
+        with pytest.raises(TypeError):
+            loss(0.1, lambda: 0.5)(model, x, y)
+        assert [m.training for m in model.modules()] == before
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"lr": [0.1]},
@@ -331,9 +457,24 @@ def test_decay_by_hand():
         model[0].weight.copy_(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
         model[2].weight.copy_(torch.tensor([[2.0, -1.0]]))
     x, y = torch.rand(3, 2), torch.zeros(3, dtype=torch.int64)
-    loss = training.DecayedLoss([0.1, 0.01])(model, x, y)
-    # one logit: the cross-entropy is 0
+    loss = training.DecayedLoss([0.1, 0.01], lambda *_: torch.zeros(()))(model, x, y)
     assert loss.item() == pytest.approx(0.1 * 14 / 2 + 0.01 * 5 / 1)
+
+
+def test_labels_of_a_loss_are_classes():
+    """Not one of K, or one class alone, whose cross-entropy is 0: nothing would train.
+
+    And a training that meets one leaves the network as it was.
+    """
+    x, y = torch.rand(6, 1, 2, 2), torch.tensor([1, 2, 3, 1, 2, 3])
+    model = models.seeded(models.mlp, (1, 2, 2), [4], 3, seed=0)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match="not below the 3 classes"):
+        training.fit(model, x, y, epochs=2, lr=0.1, batch_size=2)
+    assert all(map(torch.equal, before, model.parameters()))
+    single = models.seeded(models.mlp, (1, 2, 2), [4], 1, seed=0)
+    with pytest.raises(ValueError, match="TwoLogits"):
+        training.mean_cross_entropy(single, x, 0 * y)
 
 
 def test_decay_needs_a_factor_for_each_layer():

@@ -1,5 +1,6 @@
 """Directions in feature space against counting by hand, explicit matrices, theorems."""
 
+import ast
 import itertools
 import math
 from pathlib import Path
@@ -149,6 +150,48 @@ def test_principal_directions_against_the_svd():
     assert torch.allclose(units.spectrum(phi), s**2 / 300)
     assert torch.allclose(found @ found.T, torch.eye(5).double(), atol=1e-12)
     assert units.pca_directions(phi[:, :1], 1).tolist() == [[1.0]]
+
+
+def test_one_feature_and_one_image():
+    """One column has its variance as spectrum; one row has none in any direction."""
+    phi = matrix(300, 1)
+    variance = float(((phi - phi.mean()) ** 2).mean())
+    assert units.spectrum(phi).tolist() == pytest.approx([variance])
+    assert units.effective_dimension(units.spectrum(phi)) == 1
+    row = matrix(1, 4)
+    assert units.spectrum(row).tolist() == [0.0] * 4
+    assert torch.allclose(
+        units.pca_directions(row, 4).abs().sum(1), torch.ones(4).double()
+    )
+    for kind in units.KINDS:
+        assert units.fit_transform(phi, kind)(phi).shape == (300, 1)
+        assert units.fit_transform(row, kind)(phi.expand(300, 4)).isfinite().all()
+    scored = units.fit_transform(phi, "whitened")(phi)
+    assert torch.allclose(scored.square().mean(), torch.tensor(1.0).double())
+    one = torch.ones(1, 1).double()
+    assert units.top_images(phi, one, 300)[0].tolist() == (
+        phi[:, 0].sort(descending=True, stable=True).indices.tolist()
+    )
+    assert units.live_units(phi).tolist() == [True]
+    assert units.live_units(row).tolist() == [False] * 4
+    rest = models.seeded(nn.Linear, 1, 2, seed=0).double().requires_grad_(False)
+    y = rest(phi).argmax(1)
+    without = (rest(0 * phi).argmax(1) == y).double().mean()
+    found = units.ablated_accuracy(rest, phi, y, one, [0, 1])
+    assert found == [1.0, float(without)]
+    assert units.random_rotation(1, generator=generator()).abs().tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 7.7])
+@pytest.mark.parametrize("rows", [7, 50])
+def test_constant_features_have_no_variance(value, rows):
+    """Not even that of rounding, which whitening would blow up to 1."""
+    phi = torch.full((rows, 3), value, dtype=torch.float64)
+    assert units.spectrum(phi).tolist() == [0.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="no eigenvalue"):
+        units.effective_dimension(units.spectrum(phi))
+    for kind in ("z-scored", "whitened"):
+        assert units.fit_transform(phi, kind)(phi).abs().max() == 0
 
 
 def test_effective_dimension():
@@ -442,6 +485,27 @@ def test_bad_ablations_raise(change, message):
         units.ablated_accuracy(rest, **given)
     with pytest.raises(ValueError, match="train mode"):
         units.ablated_accuracy(rest.train(), phi, y, torch.eye(5), [1])
+
+
+# ----------------------------------------------------------------------- devices
+
+MAKERS = {"zeros", "ones", "full", "empty", "eye", "arange", "linspace"}
+MAKERS |= {"rand", "randn", "randint", "randperm", "tensor"}
+
+
+def test_what_is_made_stands_where_the_input_is():
+    """A tensor from nothing would be on the CPU, and meet features of a GPU."""
+    tree = ast.parse(Path(units.__file__).read_text("utf-8"))
+    made = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "draw",  # random_directions' name for two of them
+            *(f"torch.{name}" for name in MAKERS),
+        ):
+            made.append(node.lineno)
+            keywords = {keyword.arg for keyword in node.keywords}
+            assert "device" in keywords, f"units.py:{node.lineno}"
+    assert len(made) >= 4
 
 
 # --------------------------------------------------------- AlexNet and a folder

@@ -5,6 +5,7 @@ written.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from advlib import data
+from advlib.files import atomic_write
 
 os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0")
 os.environ.pop("ADVLIB_IMAGENET", None)
@@ -24,29 +26,46 @@ if "ADVLIB_DATA" in os.environ:
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 RANDOM_ID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f-]+)?$")
+VALID_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+KEPT = ("tags", "mystnb")  # all else in a cell's metadata is an editor's: time, view
 
 
-def _stable_id(cell: nbformat.NotebookNode, taken: set[str]) -> str:
-    """Keep an id that a person chose; name a new cell after its first text."""
-    current = cell.get("id", "")
-    if current and current not in taken and not RANDOM_ID.match(current):
-        return current
-    words = re.findall(r"[a-z0-9]+", cell.source.lower())[:4] or ["cell"]
+def _new_id(source: str, taken: set[str]) -> str:
+    """Name a cell after its first text; cells of the same text are numbered."""
+    words = re.findall(r"[a-z0-9]+", source.lower())[:4] or ["cell"]
     base = "-".join(words)[:40]
-    if base in taken:
-        base += "-" + hashlib.sha256(cell.source.encode()).hexdigest()[:6]
-    return base
+    if RANDOM_ID.match(base):  # a text such as "deadbeef" would be renamed again
+        base = f"cell-{base}"
+    longer = f"{base}-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
+    names = (f"{longer}-{number}" for number in itertools.count(2))
+    return next(n for n in itertools.chain([base, longer], names) if n not in taken)
+
+
+def _name_cells(cells: list[nbformat.NotebookNode]) -> None:
+    """Keep the ids that a person chose, each where it occurs first; name the rest.
+
+    The names that are kept come first: a new cell never takes that of a later one.
+    """
+    kept, new = set(), []
+    for cell in cells:
+        current = cell.get("id", "")
+        chosen = VALID_ID.match(current) and not RANDOM_ID.match(current)
+        if chosen and current not in kept:
+            kept.add(current)
+        else:
+            new.append(cell)
+    for cell in new:
+        cell.id = _new_id(cell.source, kept)
+        kept.add(cell.id)
 
 
 def normalise(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Stable ids, one kernel name, no time stamps, no widget state, no paths."""
     nb.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     nb.nbformat_minor = 5
-    taken: set[str] = set()
+    _name_cells(nb.cells)
     for cell in nb.cells:
-        cell.id = _stable_id(cell, taken)
-        taken.add(cell.id)
-        cell.metadata.pop("execution", None)
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
             if output.output_type == "error":  # the frames hold paths of this machine
@@ -58,7 +77,7 @@ def write(nb: nbformat.NotebookNode, path: Path) -> None:
     """Write the same bytes for the same content."""
     nbformat.validate(nb)
     text = json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf8")
+    atomic_write(path, f"{text}\n".encode())
 
 
 def main(arguments: list[str]) -> None:

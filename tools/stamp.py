@@ -15,6 +15,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from advlib.files import atomic_write
+
 sys.path.insert(0, str(Path(__file__).parent))
 import refresh
 
@@ -72,7 +74,7 @@ def stamp(root: Path = ROOT, *, check: bool = False) -> list[str]:
         if rewrite(old) != old:
             changed.append(name)
             if not check:
-                (root / name).write_text(rewrite(old), encoding="utf8")
+                atomic_write(root / name, rewrite(old).encode())
     cell = CELL.format(url=url, version=version)
     for path in sorted((root / "chapters").glob("*.ipynb")):
         nb = nbformat.read(path, 4)

@@ -8,7 +8,7 @@ two processes train as one does. Checkpoints hold no pickle and are checked.
 
 from advlib.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from advlib.train.command import main
-from advlib.train.network import build_network, has_batch_statistics
+from advlib.train.network import build_network
 from advlib.train.recipe import (
     RECIPES,
     SHAPES,
@@ -22,6 +22,7 @@ from advlib.train.recipe import (
 )
 from advlib.train.run import Run, perturb
 from advlib.train.samples import HELD_OUT, Order, Samples, learning_rate, load_images
+from advlib.training import has_batch_statistics
 
 __all__ = [
     "HELD_OUT",

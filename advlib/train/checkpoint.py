@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from advlib.files import atomic_write, tensor_bytes
 
 
 @dataclass
@@ -39,19 +39,19 @@ def save_checkpoint(
 ) -> None:
     """Write ``model``, momenta of ``optimizer`` and ``progress`` to ``path``, at once.
 
-    ``recipe``: its digest. A process that dies while it writes leaves the old file.
+    ``recipe``: its digest. A process that dies while it writes leaves the old file, and
+    so does a parameter that is not finite: raises ``FloatingPointError``.
     """
+    if not all(p.isfinite().all() for p in model.parameters()):
+        raise FloatingPointError("a parameter is not finite: lower schedule.lr")
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             tensors[f"momentum.{name}"] = momentum
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     facts = {"recipe": recipe, "sha256": _content_digest(tensors)}
     facts["progress"] = json.dumps(asdict(progress))
-    draft = path.with_suffix(".part")
-    save_file(tensors, draft, metadata=facts)
-    os.replace(draft, path)
+    atomic_write(path, tensor_bytes(tensors, facts))
 
 
 def load_checkpoint(

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
+from advlib.files import atomic_write, tensor_bytes
 from advlib.train.recipe import RECIPES, read_recipe
 from advlib.train.run import Run
 
@@ -67,13 +66,13 @@ def main(arguments: list[str] | None = None) -> None:
     run.train(options.every)
     if fabric.is_global_zero:
         name = f"{recipe.name}-{options.seed}"
-        state = {k: v.cpu().contiguous() for k, v in run.model.state_dict().items()}
-        save_file(state, options.out / f"{name}.safetensors")
+        content = tensor_bytes(run.model.state_dict())
+        atomic_write(options.out / f"{name}.safetensors", content)
         changes = "".join(f" --set {change}" for change in options.set)
         command = f"python -m advlib.train --recipe {recipe.name}{changes}"
         command += f" --seed {options.seed}"
         record = run.report(command, time.monotonic() - began)
         text = json.dumps(record, indent=1) + "\n"
-        (options.out / f"{name}.json").write_text(text, "utf-8")
+        atomic_write(options.out / f"{name}.json", text.encode())
         sys.stdout.write(f"{name}: {record['validation']}\n")
     fabric.barrier()

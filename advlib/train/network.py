@@ -39,9 +39,3 @@ def build_network(recipe: Network, shape: models.Shape, seed: int) -> nn.Module:
         return activations.make(recipe.activation) if relu else None
 
     return activations.swap(model, change)
-
-
-def has_batch_statistics(model: nn.Module) -> bool:
-    """Whether ``model`` has a batch-norm layer, which looks at a whole batch."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return any(isinstance(layer, kinds) for layer in model.modules())

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from advlib import attacks, evaluation, results, training
 from advlib.train.checkpoint import Progress, load_checkpoint, save_checkpoint
-from advlib.train.network import build_network, has_batch_statistics
+from advlib.train.network import build_network
 from advlib.train.recipe import Attack, Recipe
 from advlib.train.samples import Order, generator_of, learning_rate, load_images
 
@@ -40,8 +40,9 @@ class Run:
     """One training: ``recipe`` at ``seed`` on the processes of ``fabric``.
 
     Goes on from the checkpoint in the folder ``out`` if there is one. Raises
-    ``ValueError`` for batch-norm over several processes without GPUs, for more
-    processes than images in a batch, and for a checkpoint of something else.
+    ``ValueError`` for batch-norm over several processes without GPUs or on batches of
+    one image, for more processes than images in a batch, and for a checkpoint of
+    something else.
     """
 
     def __init__(self, recipe: Recipe, seed: int, out: Path, fabric: Any) -> None:
@@ -50,7 +51,7 @@ class Run:
         shape = tuple(self.samples[0, 0][0].shape)
         self.model = build_network(recipe.network, shape, seed)
         world = fabric.world_size
-        if world > 1 and has_batch_statistics(self.model):
+        if world > 1 and training.has_batch_statistics(self.model):
             if fabric.device.type != "cuda":
                 raise ValueError(
                     "batch-norm over several processes needs GPUs (SyncBatchNorm)"
@@ -59,6 +60,9 @@ class Run:
         plan = recipe.schedule
         if min(len(self.samples), plan.batch_size) < world:
             raise ValueError("schedule.batch_size is below the number of processes")
+        alone = min(len(self.samples), plan.batch_size) == 1
+        if alone and training.has_batch_statistics(self.model):
+            raise ValueError("schedule.batch_size: batch-norm needs two images")
         optimizer = training.sgd(
             self.model, plan.momentum, plan.weight_decay, nesterov=plan.nesterov
         )

@@ -58,8 +58,6 @@ def _photo(path: Path, recipe: Images, generator: torch.Generator) -> Tensor:
     """Read a photograph: a random crop, perhaps mirrored, or the middle."""
     if not recipe.augment:
         return data.read_images([path], recipe.size)[0]
-    from PIL import Image
-
     kinds = torchvision().transforms
     crop = kinds.Compose(
         [
@@ -69,9 +67,10 @@ def _photo(path: Path, recipe: Images, generator: torch.Generator) -> Tensor:
         ]
     )
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    with Image.open(path) as opened, torch.random.fork_rng(devices=[]):
+    photo = data.read_photo(path)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # torchvision draws from the global state
-        return crop(opened.convert("RGB"))
+        return crop(photo)
 
 
 def load_images(recipe: Images, seed: int) -> tuple[Samples, Callable[[], data.Split]]:

@@ -21,6 +21,7 @@ from advlib.training.losses import (
     TradesLoss,
     mean_cross_entropy,
 )
+from advlib.training.modes import has_batch_statistics
 from advlib.training.pool import PoolLoss
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "TradesLoss",
     "fast",
     "fit",
+    "has_batch_statistics",
     "mean_cross_entropy",
     "noise_as_long_as",
     "sgd",

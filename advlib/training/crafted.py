@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_eps
+from advlib._check import check_classes, check_delta, check_eps
 from advlib.attacks import Attack, pgd_linf
 
 
@@ -46,13 +46,15 @@ def toward_random_target(
     """Return a targeted ``attack(model, x, y, target)`` as one on ``(model, x, y)``.
 
     Each image gets one of the other ``num_classes`` - 1 classes, drawn from ``seed``.
-    Raises ``ValueError`` for fewer than two classes.
+    Raises ``ValueError`` for fewer than two classes, and when called for a label that
+    is none of them.
     """
     if num_classes < 2:
         raise ValueError("a target needs a second class")
     generator = torch.Generator().manual_seed(seed)
 
     def aimed(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        check_classes(y, num_classes)
         shift = torch.randint(1, num_classes, y.shape, generator=generator)
         return attack(model, x, y, (y + shift.to(y)) % num_classes)
 
@@ -64,12 +66,14 @@ def noise_as_long_as(attack: Attack, *, seed: int = 0) -> Attack:
 
     The control for what an attack adds to noise: the direction is drawn from ``seed``,
     clipped to [0, 1] and scaled until what is left of it is as long as the attack's
-    perturbation (or as long as the box allows).
+    perturbation (or as long as the box allows). When called, raises ``ValueError`` or
+    ``TypeError`` if what the attack returns is no finite ``delta``, shaped as ``x``.
     """
     generator = torch.Generator().manual_seed(seed)
 
     def noise(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        wanted = attack(model, x, y).flatten(1).norm(dim=1, keepdim=True)
+        delta = check_delta(attack(model, x, y), x)
+        wanted = delta.flatten(1).norm(dim=1, keepdim=True)
         draw = torch.randn(x.shape, generator=generator).to(x).flatten(1)
         low, high = -x.flatten(1), 1 - x.flatten(1)
         below, above = torch.zeros_like(wanted), 1e3 * torch.ones_like(wanted)
@@ -86,13 +90,14 @@ def noise_as_long_as(attack: Attack, *, seed: int = 0) -> Attack:
 def shortened(attack: Attack, length: float) -> Attack:
     """Return ``attack`` with every perturbation cut to at most ``length`` in l2.
 
-    Raises ``ValueError`` unless ``length`` is positive.
+    Raises ``ValueError`` unless ``length`` is positive and finite; when called, also
+    ``TypeError``, if what the attack returns is no finite ``delta``, shaped as ``x``.
     """
-    if not length > 0:
-        raise ValueError(f"the length must be positive, not {length}")
+    if not 0 < length < math.inf:
+        raise ValueError(f"the length must be positive and finite, not {length}")
 
     def short(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        delta = attack(model, x, y)
+        delta = check_delta(attack(model, x, y), x)
         lengths = delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.dim() - 1))
         return delta * (length / lengths.clamp(min=length))
 

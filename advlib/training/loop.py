@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from advlib.attacks import Attack
 from advlib.training.losses import Objective, mean_cross_entropy
+from advlib.training.modes import has_batch_statistics
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -49,13 +50,19 @@ def fit(
     first replaced by ``augment(x, generator)``. ``momentum`` and ``weight_decay`` are
     those of SGD; vectors and scalars (biases, batch-norm) do not decay. After each
     epoch ``after_epoch(epoch, mean objective)`` is called, ``model`` in eval mode. The
-    order of the images comes from ``seed``. Leaves ``model`` in eval mode. Raises
-    ``ValueError`` for bad arguments and ``FloatingPointError``, the parameters put back
-    to the start of the epoch, if the objective is not finite.
+    order of the images comes from ``seed``. A network with batch-norm sees no batch of
+    one image: the last one joins the batch before it. Leaves ``model`` in eval mode.
+    Raises ``ValueError`` for bad arguments, one image or a ``batch_size`` of 1 with
+    batch-norm among them, and ``FloatingPointError`` if the objective or a parameter
+    is not finite. After any error during an epoch, or Ctrl-C, the parameters are those
+    of its start, in eval mode: ``model`` is never left between two updates.
     """
     rates = list(lr) if isinstance(lr, Sequence) else [lr] * epochs
     if len(rates) != epochs or len(x) != len(y) or len(x) == 0 or batch_size < 1:
         raise ValueError("need one lr per epoch, one label per image, batch_size >= 1")
+    pairs = has_batch_statistics(model)
+    if pairs and min(len(x), batch_size) == 1:
+        raise ValueError("batch-norm needs two images in a batch")
     optimizer = sgd(model, momentum, weight_decay)
     order, altered = (torch.Generator().manual_seed(seed + k) for k in range(2))
     alter = augment and partial(augment, generator=altered)
@@ -66,13 +73,22 @@ def fit(
     for epoch, rate in enumerate(tqdm(rates, disable=hidden, desc="epochs")):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batches = torch.randperm(len(x), generator=order).split(batch_size)
+        batches = _batches(len(x), batch_size, order, pairs)
         history.append(_epoch(model, x, y, batches, step))
         if after_epoch is not None:
-            model.eval()
             after_epoch(epoch, history[-1])
     model.eval()
     return history
+
+
+def _batches(
+    n: int, batch_size: int, generator: torch.Generator, pairs: bool
+) -> tuple[Tensor, ...]:
+    """Cut a random order of ``n`` images; with ``pairs`` none stays alone."""
+    batches = torch.randperm(n, generator=generator).split(batch_size)
+    if pairs and len(batches[-1]) == 1:  # one image has no variance
+        return *batches[:-2], torch.cat(batches[-2:])
+    return batches
 
 
 def _epoch(
@@ -82,13 +98,19 @@ def _epoch(
     batches: Sequence[Tensor],
     step: Callable[[nn.Module, Tensor, Tensor], float],
 ) -> float:
-    """Take one step per batch; undo them all if the mean objective is not finite."""
+    """Take one step per batch, or none: undo them all after an error."""
     before = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    mean = sum(step(model, x[i], y[i]) * len(i) for i in batches) / len(x)
-    if not math.isfinite(mean):
+    try:
+        mean = sum(step(model, x[i], y[i]) * len(i) for i in batches) / len(x)
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the objective is {mean}: lower lr")
+        if not all(p.isfinite().all() for p in model.parameters()):
+            raise FloatingPointError("a parameter is not finite: lower lr")
+    except BaseException:  # Ctrl-C too, which may come in the middle of an update
         model.load_state_dict(before)
+        raise
+    finally:
         model.eval()
-        raise FloatingPointError(f"the objective is {mean}: lower lr")
     return mean
 
 

@@ -1,5 +1,6 @@
 """Objectives of a training: the cross-entropy, robust losses, penalties."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -7,14 +8,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advlib import bounds
+from advlib._check import ask, check_classes, check_eps, check_steps
 from advlib.attacks import pgd_linf
+from advlib.networks.gate import compared_once
+from advlib.training.modes import in_eval_mode
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def mean_cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross-entropy of ``model`` on a batch ``x``, ``y``: a scalar."""
-    return F.cross_entropy(model(x), y)
+    """Return the mean cross-entropy of ``model`` on a batch ``x``, ``y``: a scalar.
+
+    Raises ``ValueError`` for labels that are none of the classes, and a single class,
+    whose cross-entropy is always 0.
+    """
+    logits = model(x)
+    if logits.dim() == 2:
+        check_classes(y, logits.shape[1])
+    return F.cross_entropy(logits, y)
 
 
 class Ramp:
@@ -52,12 +63,12 @@ class IntervalLoss:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of ``model`` on a batch ``x``, ``y``: a scalar.
 
-        Leaves ``model`` in eval mode, which the bounds ask for.
+        The bounds are those of eval mode; the mode is put back.
         """
         share = self.ramp()
         clean = mean_cross_entropy(model, x, y)
-        model.eval()
-        margins = self.margins(model, x, y, share)
+        with in_eval_mode(model), compared_once():
+            margins = self.margins(model, x, y, share)
         return (1 - share / 2) * clean + share / 2 * F.cross_entropy(-margins, y)
 
     def margins(self, model: nn.Module, x: Tensor, y: Tensor, share: float) -> Tensor:
@@ -99,22 +110,25 @@ class TradesLoss:
     probabilities, its delta found in the l-inf ball of radius ``eps``, box respected,
     by ``num_steps`` of PGD on that divergence, each of length ``alpha``, from a start
     of size 0.001 drawn from ``seed`` (at delta = 0 its gradient is 0). Labels are used
-    in the first term only. Raises ``ValueError`` for a negative ``beta``. Zhang et al.
-    2019, arXiv:1901.08573.
+    in the first term only. Raises ``ValueError`` for a ``beta``, ``eps``, ``alpha`` or
+    ``num_steps`` that is negative or not finite; called, what ``pgd_linf`` raises.
+    Zhang et al. 2019, arXiv:1901.08573.
     """
 
     def __init__(
         self, eps: float, *, alpha: float, num_steps: int, beta: float, seed: int = 0
     ) -> None:
-        if not beta >= 0:
-            raise ValueError(f"beta must not be negative: {beta}")
+        check_eps(eps)
+        check_steps(num_steps, alpha)
+        if not 0 <= beta < math.inf:
+            raise ValueError(f"beta must not be negative, and finite: {beta}")
         self.eps, self.alpha, self.num_steps, self.beta = eps, alpha, num_steps, beta
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of ``model`` on a batch ``x``, ``y``: a scalar."""
         delta = self.perturb(model, x, y)
-        logits = model(x)
+        logits = model(x.clone())  # it may work in place
         divergence = _divergence(logits, model(x + delta)).mean()
         return F.cross_entropy(logits, y) + self.beta * divergence
 
@@ -123,23 +137,19 @@ class TradesLoss:
 
         Crafted in eval mode; the mode is put back. ``y`` only has to be a class.
         """
-        training = model.training
-        model.eval()
-        with torch.no_grad():
-            clean = model(x)
         start = 1e-3 * torch.randn(x.shape, generator=self.generator).to(x)
-        delta = pgd_linf(
-            model,
-            x,
-            y,
-            self.eps,
-            alpha=self.alpha,
-            num_steps=self.num_steps,
-            start=start,
-            loss=lambda logits, _: _divergence(clean, logits),
-        )
-        model.train(training)
-        return delta
+        with in_eval_mode(model):
+            clean = ask(model, x)
+            return pgd_linf(
+                model,
+                x,
+                y,
+                self.eps,
+                alpha=self.alpha,
+                num_steps=self.num_steps,
+                start=start,
+                loss=lambda logits, _: _divergence(clean, logits),
+            )
 
 
 def _divergence(logits: Tensor, moved: Tensor) -> Tensor:

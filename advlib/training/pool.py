@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from advlib._check import check_model
 from advlib.attacks import Attack
 from advlib.training.losses import mean_cross_entropy
+from advlib.training.modes import has_batch_statistics, in_eval_mode
 
 
 class PoolLoss:
@@ -51,7 +52,13 @@ class PoolLoss:
         return len(self.items[0]) if self.items else 0
 
     def __call__(self, model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of ``model`` on the batch ``x``, ``y`` and pool: a scalar."""
+        """Return the loss of ``model`` on the batch ``x``, ``y`` and pool: a scalar.
+
+        Raises ``ValueError`` for one drawn item where batch-norm, in train mode, needs
+        two to have a variance.
+        """
+        if self.num_drawn == 1 and model.training and has_batch_statistics(model):
+            raise ValueError("batch-norm needs num_drawn >= 2")
         if self.calls % self.every == 0:
             self.renew(model, x[: self.num_new], y[: self.num_new])
         self.calls += 1
@@ -66,14 +73,12 @@ class PoolLoss:
 
     def renew(self, model: nn.Sequential, x: Tensor, y: Tensor) -> None:
         """Perturb ``x``, ``y`` against ``model``, put them in, let the oldest go."""
-        training = model.training
-        model.eval()  # craft against the network that will be attacked
         deltas = []
-        for layer in self.layers:
-            with torch.no_grad():
-                a = model[:layer](x)
-            deltas.append(self.craft(model[layer:].eval(), a, y).detach())
-        model.train(training)
+        with in_eval_mode(model):  # craft against the network that will be attacked
+            for layer in self.layers:
+                with torch.no_grad():
+                    a = model[:layer](x.clone())  # layers may work in place
+                deltas.append(self.craft(model[layer:].eval(), a, y).detach())
         new = (x, y, torch.full_like(y, self.calls), *deltas)
         old = self.items or tuple(part[:0] for part in new)
         self.items = tuple(

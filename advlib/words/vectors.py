@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load as load_bytes
-from safetensors.torch import save_file
 from torch import Tensor
 
 from advlib import results
+from advlib.files import atomic_write, tensor_bytes
 from advlib.units import top_images
 from advlib.words.corpora import import_gensim
 
@@ -200,7 +200,8 @@ def save(
     path = _path(name)
     path.parent.mkdir(exist_ok=True)
     tensors["counts"] = vectors.counts.to(torch.int32)
-    save_file(tensors, path, {"provenance": json.dumps({"command": command})})
+    provenance = {"provenance": json.dumps({"command": command})}
+    atomic_write(path, tensor_bytes(tensors, provenance))
     results.save(
         f"words_{name}",
         {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
