@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from advlib import data, results
+from advlib.files import atomic_write
 from benchmarks import attack_rows, bound_rows, exact_rows, peers
 from benchmarks.config import Config, NotRunError
 from benchmarks.timing import Row
@@ -81,7 +82,7 @@ def publish(found: dict[str, dict], page: Path = README) -> None:
     """Write the table of the groups ``found`` to the end of ``page``."""
     before = page.read_text("utf-8").split(LAST)[0]
     parts = [f"\n### {name}\n\n{table(group['rows'])}" for name, group in found.items()]
-    page.write_text(before + LAST + "".join(parts), "utf-8")
+    atomic_write(page, (before + LAST + "".join(parts)).encode())
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -86,12 +86,12 @@ def _standing(model: nn.Module, x: Tensor, y: Tensor, delta: Tensor) -> int:
 def strong(config: Config) -> list[Row]:
     """Return the ensemble beside AutoAttack: images that stand, and CPU time.
 
-    The first network with all seeds, for AutoAttack's own spread; the others with one.
+    Each network with all seeds, for the spread of both.
     """
     rows, found = [], []
-    for i, name in enumerate(config.strong):
+    for name in config.strong:
         setting = f"{name}, eps {config.strong_eps}, {config.images} images"
-        for seed in config.seeds if i == 0 else config.seeds[:1]:
+        for seed in config.seeds:
             try:
                 key = f"autoattack-{name}-{seed}"
                 run = functools.partial(_theirs, config, name, seed)
@@ -103,11 +103,12 @@ def strong(config: Config) -> list[Row]:
             found.append((name, theirs))
             for search in (True, False):
                 rows += _strong_rows(config, setting, name, seed, search, theirs)
-    spread = [t["standing"] for n, t in found if t and n == config.strong[0]]
-    if len(spread) > 1:
-        what = f"AutoAttack's spread over {len(spread)} seeds"
-        gap = max(spread) - min(spread)
-        rows.append(Row("strong", config.strong[0], what, gap, "", str(spread)))
+    for name in config.strong:
+        spread = [t["standing"] for n, t in found if t and n == name]
+        if len(spread) > 1:
+            what = f"AutoAttack's spread over {len(spread)} seeds"
+            gap = max(spread) - min(spread)
+            rows.append(Row("strong", name, what, gap, "", str(spread)))
     return rows
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advlib import data, zoo
+from advlib.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "_build" / "benchmarks"
@@ -99,5 +100,5 @@ class Config:
             raise NotRunError(f"{key}: not run yet")
         value = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+        atomic_write(path, (json.dumps(value, indent=1) + "\n").encode())
         return value

@@ -168,6 +168,23 @@ def test_strong_beside_autoattack(tiny):
     assert "not run yet" in rows[2].note
 
 
+def test_every_network_is_attacked_with_every_seed(tiny):
+    """Two networks, two seeds: eight runs, and the spread of each network."""
+    plan = dataclasses.replace(
+        tiny, strong=("small", "dnn_2"), seeds=(0, 1), start_runs=False
+    )
+    for name in plan.strong:
+        for seed in plan.seeds:
+            keys = [f"autoattack-{name}-{seed}", f"strong-{name}-search-{seed}"]
+            for key in [*keys, f"strong-{name}-fast-{seed}"]:
+                tiny.checkpoint(key, lambda s=seed: {"standing": 3 + s, "seconds": 1})
+    rows = attack_rows.strong(plan)
+    assert all(row.value is not None for row in rows)
+    spreads = [row for row in rows if "spread" in row.measure]
+    assert [(row.setting, row.value) for row in spreads] == [("small", 1), ("dnn_2", 1)]
+    assert len(rows) == 2 * 2 * 4 + 2
+
+
 def test_nothing_is_started_where_nothing_may_be(tiny):
     """A line says what was not run; no checkpoint is written for the group."""
     kept = dataclasses.replace(tiny, start_runs=False)

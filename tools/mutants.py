@@ -27,15 +27,18 @@ BOUNDS = ("tests/test_bounds.py", "tests/test_sandwich.py")
 SANDWICH = ("tests/test_sandwich.py",)
 EXACT = ("tests/test_exact.py", "tests/test_sandwich.py")
 STOPPED = "tests/test_sandwich.py::test_a_stopped_solver_reports_what_it_has_proven"
+BRANCHES = ("tests/test_branch_and_bound.py",)
 ATTACKS = ("tests/test_attacks.py", "tests/test_sandwich.py")
 TRAP = (
     "tests/test_attacks.py::test_pixels_at_the_edge_of_the_box_move",
     "tests/test_attacks.py::test_the_clamp_trap",
 )
+SAME_FUNCTION = ("tests/test_same_function.py::test_another_function_is_refused",)
 UNITS = ("tests/test_units.py",)
 WORDS = ("tests/test_words.py",)
 MINIMAL = ("tests/test_minimal.py",)
 LIPSCHITZ = ("tests/test_lipschitz.py",)
+READING = ("tests/test_reading.py",)
 POOL = ("tests/test_pool.py",)
 ACTIVATIONS = ("tests/test_activations.py",)
 LOSSES = ("tests/test_robust_losses.py",)
@@ -77,6 +80,48 @@ class Mutant:
 
 
 MUTANTS = [
+    Mutant(
+        "a forward hook ignored",
+        "advlib/networks/gate.py",
+        "if layer._forward_pre_hooks or layer._forward_hooks:",
+        "if False:",
+        SAME_FUNCTION,
+    ),
+    Mutant(
+        "a subclass taken for its parent",
+        "advlib/networks/gate.py",
+        "isinstance(layer, kind) and _adds_nothing(layer, kind)",
+        "isinstance(layer, kind)",
+        SAME_FUNCTION,
+    ),
+    Mutant(
+        "the canonical form never compared",
+        "advlib/networks/gate.py",
+        "    if far.any():\n",
+        "    if False:\n",
+        ("tests/test_gate.py::test_a_bug_in_the_canonical_form_is_found",),
+    ),
+    Mutant(
+        "one logit is a choice of a class",
+        "advlib/_check.py",
+        "    if num_classes < 2:\n",
+        "    if num_classes < 1:\n",
+        ("tests/test_gate.py::test_one_logit_has_no_margin",),
+    ),
+    Mutant(
+        "a unit with NaN bounds is off",
+        "advlib/bounds/walk.py",
+        "    slope = slope + 0 * (lower + upper)",
+        "    slope = slope",
+        ("tests/test_gate.py::test_a_unit_whose_bounds_overflow_is_not_off",),
+    ),
+    Mutant(
+        "crossed bounds taken in silence",
+        "advlib/bounds/plan.py",
+        "if not (low <= up + slack).all():",
+        "if False:",
+        ("tests/test_gate.py::test_bounds_before_a_relu_that_cross_are_refused",),
+    ),
     Mutant(
         "bias dropped (dense)",
         "advlib/bounds/walk.py",
@@ -198,9 +243,51 @@ MUTANTS = [
     Mutant(
         "the integer program without bias",
         "advlib/exact/encoding.py",
-        "value = weight @ value[0], weight @ value[1] + bias.numpy()",
-        "value = weight @ value[0], weight @ value[1]",
+        "constant = weight @ value.constant + bias",
+        "constant = weight @ value.constant",
         EXACT,
+    ),
+    Mutant(
+        "the integer program unscaled",
+        "advlib/exact/encoding.py",
+        "    return np.ldexp(1.0, np.where(sizes > 0, exponent, 0))",
+        "    return np.ldexp(1.0, 0 * exponent)",
+        ("tests/test_balance.py",),
+    ),
+    Mutant(
+        "one hard image starves the others",
+        "advlib/exact/branch_and_bound.py",
+        "return sorted(images, key=lambda i: int(search.count[i]))",
+        "return sorted(images, key=lambda i: -int(search.count[i]))",
+        BRANCHES,
+    ),
+    Mutant(
+        "the limit of one image counts all images",
+        "advlib/exact/branch_and_bound.py",
+        "return late or int(search.count[image]) >= self.max_nodes",
+        "return late or int(search.count.sum()) >= self.max_nodes",
+        BRANCHES,
+    ),
+    Mutant(
+        "a bound depends on its neighbours in the batch",
+        "advlib/exact/splits.py",
+        "        better = (found > nodes.bound) & ~done\n",
+        "        better = found > nodes.bound\n",
+        BRANCHES,
+    ),
+    Mutant(
+        "an empty leaf is believed",
+        "advlib/exact/leaves.py",
+        "return (math.inf if empty else -math.inf), None",
+        "return math.inf, None",
+        BRANCHES,
+    ),
+    Mutant(
+        "infeasible is believed at once",
+        "advlib/exact/integer_programs.py",
+        'if end == "infeasible" and not _confirmed(',
+        'if end == "never" and not _confirmed(',
+        ("tests/test_balance.py",),
     ),
     Mutant(
         "the linear program's triangle too small",
@@ -215,6 +302,41 @@ MUTANTS = [
         "        _check_interval(k, claim, layers[: k + 1], shared, before, box)\n",
         "",
         (*SANDWICH, "tests/test_certificates.py"),
+    ),
+    Mutant(
+        "the checker uses PyTorch's layers",
+        "advlib/proof/checker.py",
+        "    return [layer.matrix() for layer in read_chain(model, shape)]\n",
+        "    from advlib.networks import canonical as forms\n\n"
+        "    layers = []\n"
+        "    for layer in forms.canonical_double(model, shape):\n"
+        "        if hasattr(layer, 'weight'):\n"
+        "            pair = forms.affine_matrix(layer, shape)\n"
+        "            layers.append(tuple(map(Exact.of, pair)))\n"
+        "        shape = forms.output_shape(layer, shape)\n"
+        "    return layers\n",
+        ("tests/test_reading.py::test_a_bug_in_what_proposes_is_caught",),
+    ),
+    Mutant(
+        "a hook ignored by the checker",
+        "advlib/proof/reading.py",
+        "    _refuse_hooks(layer, name)\n",
+        "",
+        READING,
+    ),
+    Mutant(
+        "a forward of its own ignored by the checker",
+        "advlib/proof/reading.py",
+        "            own -= _HARMLESS | made\n",
+        "            own -= {*_HARMLESS, *made, 'forward'}\n",
+        READING,
+    ),
+    Mutant(
+        "a kernel gathered in the wrong order",
+        "advlib/proof/reading.py",
+        "kernel[out, k, i, j]",
+        "kernel[out, k, -1 - i, -1 - j]",
+        READING,
     ),
     Mutant(
         "off the ball by 1e-3",
@@ -233,8 +355,9 @@ MUTANTS = [
     Mutant(
         "clamp inside the graph",  # hardtanh: no gradient at 0 and 1
         "advlib/attacks/steps.py",
-        "        logits = model(x)\n        if check:",
-        "        logits = model(F.hardtanh(x, 0.0, 1.0))\n        if check:",
+        "run_model(model, point), len(x))\n        if first:",
+        "run_model(model, nn.functional.hardtanh(point, 0.0, 1.0)), len(x))\n"
+        "        if first:",
         TRAP,
     ),
     Mutant(
@@ -306,6 +429,41 @@ MUTANTS = [
         "nn.Sigmoid: 0.25",
         "nn.Sigmoid: 0.125",
         LIPSCHITZ,
+    ),
+    Mutant(
+        "a dilation that norms do not see",
+        "advlib/bounds/lipschitz.py",
+        'options = {"stride": layer.stride, "dilation": layer.dilation}',
+        'options = {"stride": layer.stride}',
+        LIPSCHITZ,
+    ),
+    Mutant(
+        "NaN as a vote",
+        "advlib/bounds/smoothing.py",
+        "check_logits(run_model(model, noisy), len(noisy))",
+        "run_model(model, noisy)",
+        ("tests/test_smoothing.py",),
+    ),
+    Mutant(
+        "the linear program unscaled",
+        "advlib/bounds/programs.py",
+        "usual = (abs(exponent) <= USUAL) | ~np.isfinite(values)",
+        "usual = abs(exponent) >= 0",
+        ("tests/test_relaxations.py",),
+    ),
+    Mutant(
+        "bounds blamed for the solver's mistake",
+        "advlib/bounds/programs.py",
+        "if not ((low <= z) & (z <= up)).all():",
+        "if low is not None:",
+        ("tests/test_relaxations.py",),
+    ),
+    Mutant(
+        "groups that all read the first channels",
+        "advlib/networks/sparse.py",
+        "columns[part] = index + group * inner * height * width",
+        "columns[part] = index",
+        ("tests/test_sparse.py",),
     ),
     Mutant(
         "a pool that keeps the oldest",
