@@ -103,6 +103,10 @@ MADE = {
         lambda net: nn.Sequential(net, models.Scale(1000.0)),
         {"search", "transfer", "unbounded", "no gradient", "other loss"},
     ),
+    "clipped pixels": (
+        lambda net: nn.Sequential(nn.Hardtanh(0.0, 1.0), net),
+        {"dead pixels", "search", "transfer"},
+    ),
     "ripples": (
         lambda net: nn.Sequential(STEEP, net),
         {"one step", "search", "transfer", "wrong gradient"},
@@ -184,6 +188,55 @@ def test_the_shares_are_those_of_the_attacks():
     left = x[stands], y[stands]
     count = int(evaluation.attacked(model, *left, [search]).sum())
     assert found["search"].rate.wrong == count > 0
+
+
+@pytest.mark.parametrize("name", ["dnn_2", "robust"])
+def test_a_clip_that_changes_no_image(name):
+    """Bit-equal logits, a slope of 0 at 0 and 1; PGD from the image is hindered."""
+    model = nn.Sequential(nn.Hardtanh(0.0, 1.0), trained(name)).eval()
+    assert torch.equal(model(X), trained(name)(X))
+    edge = (X == 0) | (X == 1)
+    assert (attacks.input_gradient(model, X, Y)[edge] == 0).all()
+    found = look(model, num_steps=24, num_queries=10, seed=3)
+    assert "dead pixels" in names(found)
+    right = ~evaluation.wrong(model, X, Y)
+    hidden = (edge.flatten(1).double().mean(1) > 0.25) & right
+    assert found["dead pixels"].rate == evaluation.ErrorRate(
+        int(hidden.sum()), int(right.sum())
+    )
+    options = {"alpha": 2.5 * EPS / 24, "num_steps": 24, "drop_fooled": True}
+    pgd = partial(attacks.pgd_linf, eps=EPS, **options)
+    started = partial(pgd, generator=torch.Generator().manual_seed(3))
+    few, many = (evaluation.attacked(model, X, Y, [a]).sum() for a in (pgd, started))
+    assert many >= few + 10
+    plain = look(trained(name), num_steps=24, num_queries=10, seed=3)
+    assert plain["dead pixels"].value == 0
+
+
+class Mean(nn.Module):
+    """Two logits of the mean of the pixels, the first ``blind`` of them left out."""
+
+    def __init__(self, blind: int) -> None:
+        super().__init__()
+        self.blind = blind
+
+    def forward(self, x):
+        """Logits (N, 2) of images (N, 8)."""
+        mean = x[:, self.blind :].mean(1) - 0.2
+        return torch.stack([-mean, mean], 1)
+
+
+@pytest.mark.parametrize("dark", range(9))
+def test_dead_pixels_by_hand(dark):
+    """More than a quarter of those with a slope beside the image; others are none."""
+    x = torch.full((40, 8), 0.5)
+    x[:, :dark] = 0.0
+    for blind in (0, 2):
+        net = nn.Sequential(nn.Hardtanh(0.0, 1.0), Mean(blind)).eval()
+        y = net(x).argmax(1)
+        found = look(net, x, y, num_steps=2)["dead pixels"].value
+        assert found == (max(dark - blind, 0) > (8 - blind) / 4)
+        assert look(Mean(blind).eval(), x, y)["dead pixels"].value == 0
 
 
 def test_several_substitutes_count_once():
@@ -276,6 +329,7 @@ class Broken(nn.Module):
         ({"eps": math.nan}, ValueError, "eps"),
         ({"num_steps": 1}, ValueError, "num_steps"),
         ({"num_queries": 0}, ValueError, "num_queries"),
+        ({"batch_size": 0}, ValueError, "batch_size"),
         ({"y": (Y + 1) % 10}, ValueError, "no image"),
     ],
 )
@@ -452,6 +506,9 @@ def test_verdicts_follow_from_the_counts(record):
 def test_what_the_chapter_says(record):
     """Every masked network is caught, and PGD saw less than the adaptive attack."""
     assert all(names for _, _, names in record["caught"])
+    for _, mask, names in record["caught"]:
+        assert len(names) >= 3 or mask == "clipped"
+        assert "dead pixels" in names or mask != "clipped"
     for r in record["networks"]:
         if r["mask"] not in (None, "random"):
             assert r["adaptive_wrong"] > r["pgd_wrong"]

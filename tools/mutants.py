@@ -536,6 +536,13 @@ MUTANTS = [
         MASKING,
     ),
     Mutant(
+        "masking: dead pixels looked for at the image alone",
+        "advlib/evaluation/masking.py",
+        "beside = x + random_linf(*room, generator)",
+        "beside = x + 0 * random_linf(*room, generator)",
+        MASKING,
+    ),
+    Mutant(
         "masking: the larger radius counts those that never fell",
         "advlib/evaluation/masking.py",
         "many & ~fooled(pgd(2 * eps), many)",

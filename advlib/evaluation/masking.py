@@ -18,6 +18,8 @@ from advlib.attacks import (
     pgd_linf,
     square,
 )
+from advlib.attacks.pgd import random_linf
+from advlib.attacks.steps import free_room
 from advlib.evaluation.errors import ErrorRate, wrong
 
 # name: threshold, and what a share above it means. The thresholds come from two
@@ -33,6 +35,7 @@ SIGNS: dict[str, tuple[float, str]] = {
     "transfer": (0.036, "perturbations of other networks fool images that PGD leaves"),
     "unbounded": (0.041, "images withstand PGD although every image is allowed"),
     "larger radius": (0.006, "images fooled at eps withstand PGD at 2 eps"),
+    "dead pixels": (0.015, "a quarter of the pixels has a gradient, but none here"),
     "no gradient": (0.017, "the gradient of the cross-entropy is zero or not finite"),
     "wrong gradient": (0.051, "a step of PGD gains less than half of what it should"),
     "answers change": (0.05, "two calls on one image return different logits"),
@@ -100,8 +103,10 @@ def masking_checks(
     of images that FGSM, PGD on the margin, ``attacks.square`` with ``num_queries`` (for
     images (N, C, H, W) only) or PGD on one of the ``substitutes`` (if any) fools and
     PGD does not; that stand at radius 1; that fall at ``eps`` and stand at twice that;
-    whose gradient is zero or not finite; whose margin loss rises by less than half of
-    what its gradient promises for one step; whose logits are not the same twice.
+    in which, of the pixels with a gradient at a random point of the ball, more than a
+    quarter has none at the image (a clip hides them); whose gradient is zero or not
+    finite; whose margin loss rises by less than half of what its gradient promises for
+    one step; whose logits are not the same twice.
     A model whose answers change is asked once for each verdict, and PGD goes on to its
     last step: a lucky draw must not stop it. All draws start from ``seed``; torch's
     random state is left alone. ``batch_size`` images at a time. Raises ``ValueError``
@@ -113,7 +118,6 @@ def masking_checks(
     check_counts(2, num_steps=num_steps)
     if not 0 < eps <= 0.5:
         raise ValueError(f"need 0 < eps <= 0.5, not {eps}")
-    substitutes = list(substitutes)
     suspect = _Suspect(model, x, y, eps, num_steps, seed, batch_size)
     fooled, pgd = suspect.fooled, suspect.pgd
     many = fooled(pgd(eps))
@@ -123,12 +127,12 @@ def masking_checks(
     }
     if x.dim() == 4:
         found["search"] = fooled(suspect.search(num_queries), ~many)
-    if substitutes:
-        found["transfer"] = torch.zeros_like(many)
-        for other in substitutes:
-            found["transfer"] |= fooled(_transferred(pgd(eps), other), ~many)
+    others = [fooled(_transferred(pgd(eps), other), ~many) for other in substitutes]
+    if others:
+        found["transfer"] = torch.stack(others).any(0)
     found["unbounded"] = ~fooled(pgd(1.0))
     found["larger radius"] = many & ~fooled(pgd(2 * eps), many)
+    found["dead pixels"] = suspect.each(suspect.dead_pixels())
     found["no gradient"] = suspect.each(suspect.no_gradient)
     found["wrong gradient"] = suspect.each(suspect.wrong_gradient)
     found["answers change"] = suspect.changed
@@ -201,6 +205,20 @@ class _Suspect:
         return partial(
             square, eps=self.eps, num_queries=num_queries, generator=generator
         )
+
+    def dead_pixels(self) -> Callable[[Tensor, Tensor], Tensor]:
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def dead(x: Tensor, y: Tensor) -> Tensor:
+            room = free_room(x, True, self.eps)
+            beside = x + random_linf(*room, generator)
+            here, there = (
+                input_gradient(self.model, point, y).flatten(1) != 0
+                for point in (x, beside)
+            )
+            return (there & ~here).sum(1) > there.sum(1) / 4
+
+        return dead
 
     def no_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         gradient = input_gradient(self.model, x, y).flatten(1)
