@@ -90,7 +90,8 @@ class Jittered(nn.Module):
 def test_a_weight_that_changes_by_itself_is_no_weight():
     """No hook and no forward of its own: only the comparison sees it."""
     model = small()
-    parametrize.register_parametrization(model[1], "weight", Jittered().eval())
+    parametrize.register_parametrization(model[1], "weight", Jittered())
+    model.eval()
     x = images()
     with pytest.raises(ValueError, match="not the network that runs: at image 0"):
         bounds.crown_margins(model, x, torch.zeros(3).long(), 0.01)
