@@ -140,6 +140,27 @@ def check_counts(least: int, **counts: int) -> None:
             raise ValueError(f"need a whole number of {name}, {at}, not {value!r}")
 
 
+def check_limits(
+    *, time_limit: float | None = None, total_time: float | None = None,
+    max_nodes: int = 1, total_nodes: int | None = None,
+) -> None:  # fmt: skip
+    """Refuse a limit of time below 0 or NaN, and one of subproblems below 1.
+
+    ``time_limit``, ``total_time`` in seconds, ``max_nodes``, ``total_nodes`` numbers;
+    None is no limit. Raises ``ValueError`` that names the argument.
+    """
+    for name, limit in (("time_limit", time_limit), ("total_time", total_time)):
+        if limit is not None and not limit >= 0:  # refuses NaN, too
+            raise ValueError(
+                f"need max_nodes >= 1 and time_limit >= 0: {name} = {limit}"
+            )
+    for name, limit in (("max_nodes", max_nodes), ("total_nodes", total_nodes)):
+        if limit is not None and not limit >= 1:
+            raise ValueError(
+                f"need max_nodes >= 1 and time_limit >= 0: {name} = {limit}"
+            )
+
+
 def check_steps(num_steps: int, alpha: float = 0.0) -> None:
     """Refuse ``num_steps`` that are no number of steps, and a length ``alpha``.
 

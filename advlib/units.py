@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from advlib._check import check_dtype, check_images, check_model
+from advlib.networks.layers import check_only_layers
 
 KINDS = ("raw", "centred", "z-scored", "whitened")
 DIRECTIONS = ("gaussian", "uniform")
@@ -43,11 +44,7 @@ def features(
     ``TypeError`` for a model that is no ``Sequential`` or computes more than its
     layers, and for images of another dtype.
     """
-    if not isinstance(model, nn.Sequential):
-        raise TypeError(f"need a Sequential to cut, not {type(model).__name__}")
-    hooked = model._forward_hooks or model._forward_pre_hooks
-    if hooked or type(model).forward is not nn.Sequential.forward:
-        raise TypeError("the model computes more than its layers: it cannot be cut")
+    check_only_layers(model)
     check_model(model)
     check_images(x)
     check_dtype(model, x)

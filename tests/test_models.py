@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from advlib import models
+from advlib import models, training, units
 from advlib._vision import torchvision
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (1, 7, 5)]
@@ -418,3 +418,39 @@ def test_the_bounds_take_residual_small():
     x = torch.rand(3, 1, 8, 8)
     plain = models.canonical(model.eval(), (1, 8, 8))
     torch.testing.assert_close(plain(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+class Normed(nn.Sequential):
+    """Normalises in its own forward."""
+
+    def forward(self, x):
+        return super().forward((x - 0.5) / 0.25)
+
+
+@pytest.mark.parametrize("way", ["hook", "pre-hook", "forward", "instance", "module"])
+def test_only_layers_can_be_cut_and_rebuilt(way):
+    """A slice would lose a hook, or apply a forward of the model's own twice."""
+    layers = [nn.Flatten(), nn.Linear(4, 3), nn.Sigmoid(), nn.Linear(3, 2)]
+    model = (Normed if way == "forward" else nn.Sequential)(*layers).eval()
+    if way == "hook":
+        model.register_forward_hook(lambda module, args, out: -out)
+    elif way == "pre-hook":
+        model.register_forward_pre_hook(lambda module, args: (args[0] / 2,))
+    elif way == "instance":
+        model.forward = lambda x, inner=model.forward: -inner(x)
+    elif way == "module":
+        model = models.TwoLogits(model).eval()
+    x, y = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    pool = training.PoolLoss(lambda m, a, y: 0 * a, size=3, num_new=3, num_drawn=2)
+    for call in (
+        lambda: models.sharpened(model, 2.0),
+        lambda: units.features(model, x, -2),
+        lambda: pool(model, x, y),
+        lambda: pool.fooled(model),
+    ):
+        with pytest.raises(TypeError, match="cut"):
+            call()
+    plain = nn.Sequential(*layers).eval()
+    assert units.features(plain, x, -2).shape == (3, 3)
+    assert pool(plain, x, y).isfinite()
+    assert pool.fooled(plain).shape == (1, 3)

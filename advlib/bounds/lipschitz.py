@@ -238,7 +238,7 @@ def lipschitz_bound(
 def _layers(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
     """Return the canonical layers, with the sigmoids of nested Sequentials."""
     gate.refuse_hidden(model)
-    parts = _flat(model)
+    parts = gate.flat_layers(model)
     if not any(is_kind(part, nn.Sigmoid) for part in parts):
         return canonical(model, shape)
     found: list[nn.Module] = []
@@ -253,12 +253,6 @@ def _layers(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
         found.append(nn.Sigmoid())
         waiting = []
     return nn.Sequential(*found, *canonical(nn.Sequential(*waiting), shape)).eval()
-
-
-def _flat(model: nn.Module) -> list[nn.Module]:
-    if not is_kind(model, nn.Sequential):
-        return [model]
-    return [part for layer in model for part in _flat(layer)]
 
 
 def _output_shape(layer: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:

@@ -45,15 +45,6 @@ def powers_near(values: Array) -> Array:
     return np.ldexp(1.0, np.where(usual, 0, exponent.clip(-1000, 1000)))
 
 
-def check_time_limit(time_limit: float | None) -> None:
-    """Refuse a ``time_limit`` that is negative or NaN; None is no limit.
-
-    Raises ``ValueError``.
-    """
-    if time_limit is not None and not time_limit >= 0:  # refuses NaN, too
-        raise ValueError(f"time_limit = {time_limit}: need seconds >= 0, or None")
-
-
 def network_stages(net: nn.Sequential, shape: Sequence[int]) -> list[Stage]:
     """Return a canonical ``net`` as sparse matrices and ReLUs, for one ``shape``."""
     stages: list[Stage] = []

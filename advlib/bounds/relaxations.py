@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
-from advlib._check import check_all, check_classes
+from advlib._check import check_all, check_classes, check_limits
 from advlib.bounds.crown import crown_margins, relu_bounds
 from advlib.bounds.margins import input_box, margin_spec
 from advlib.bounds.plan import Box, check_corners, count_classes, plan_steps
@@ -36,7 +36,6 @@ from advlib.bounds.programs import (
     Stage,
     add_triangle,
     check_not_empty,
-    check_time_limit,
     column_ends,
     minima,
     network_stages,
@@ -105,7 +104,7 @@ def lp_margins(
     arXiv:1902.08722.
     """
     check_all(model, x, y, eps)
-    check_time_limit(time_limit)
+    check_limits(time_limit=time_limit)
     net, x64 = canonical_double(model, x.shape[1:], x), x.detach().double().cpu()
     check_classes(y, count_classes(plan_steps(net, x.shape[1:])))
     corners = input_box(x64, eps, box=box)
@@ -182,7 +181,7 @@ def lp_bounds(
     raises.
     """
     check_corners(lower, upper)
-    check_time_limit(time_limit)
+    check_limits(time_limit=time_limit)
     net = canonical_double(model, lower.shape[1:], (lower + upper) / 2)
     corners = lower.detach().double().cpu(), upper.detach().double().cpu()
     stages = network_stages(net, lower.shape[1:])

@@ -17,13 +17,19 @@ from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from advlib import attacks
-from advlib._check import check_all, check_classes, check_logits, outside_inference
+from advlib._check import (
+    check_all,
+    check_classes,
+    check_limits,
+    check_logits,
+    outside_inference,
+)
 from advlib.attacks.steps import free_room, uniform_like
 from advlib.bounds.margins import input_box
 from advlib.exact.leaves import leaf_program
 from advlib.exact.scaling import near_one
 from advlib.exact.splits import Nodes, Search, contradicted, split_nodes
-from advlib.exact.verdicts import ROUNDING, Margin, Verdict, check_limits
+from advlib.exact.verdicts import ROUNDING, Margin, Verdict
 from advlib.networks.canonical import canonical_double
 
 WORK = 40_000_000  # numbers in the largest temporary of one batch of subproblems

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_model
+from advlib._check import check_limits, check_model
 from advlib.bounds.crown import relu_bounds
 from advlib.bounds.margins import input_box
 from advlib.bounds.plan import Box
 from advlib.exact.encoding import TOLERANCE, Array, IntegerProgram
 from advlib.exact.instances import Instance, Prepared, Question, ask, instances, prepare
-from advlib.exact.verdicts import ROUNDING, Margin, Verdict, check_limits
+from advlib.exact.verdicts import ROUNDING, Margin, Verdict
 from advlib.networks.canonical import canonical_double
 
 NEAR = 0.1  # of the radius: so near the image HiGHS has to find a point

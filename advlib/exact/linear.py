@@ -195,7 +195,7 @@ def _linear_layer(model: nn.Module) -> nn.Linear:
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model is a {type(model).__name__}, no nn.Module")
     gate.refuse_hidden(model)
-    parts = _parts(model)
+    parts = gate.flat_layers(model)
     for part in parts:
         if is_kind(part, nn.Dropout):
             check_model(part)  # in train mode it would drop; a Linear layer may train
@@ -208,12 +208,6 @@ def _linear_layer(model: nn.Module) -> nn.Linear:
             f"not a linear model: {what}; need Flatten layers and one Linear"
         )
     return linears[0]
-
-
-def _parts(model: nn.Module) -> list[nn.Module]:
-    if not is_kind(model, nn.Sequential):
-        return [model]
-    return [part for layer in model for part in _parts(layer)]
 
 
 def _compared(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

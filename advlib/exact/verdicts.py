@@ -7,27 +7,6 @@ from torch import Tensor
 ROUNDING = 1e-9  # of a bound in float64; what is below it counts as undecided
 
 
-def check_limits(
-    *, time_limit: float | None = None, total_time: float | None = None,
-    max_nodes: int = 1, total_nodes: int | None = None,
-) -> None:  # fmt: skip
-    """Refuse a limit of time below 0 or NaN, and one of subproblems below 1.
-
-    ``time_limit``, ``total_time`` in seconds, ``max_nodes``, ``total_nodes`` numbers;
-    None is no limit. Raises ``ValueError`` that names the argument.
-    """
-    for name, limit in (("time_limit", time_limit), ("total_time", total_time)):
-        if limit is not None and not limit >= 0:  # refuses NaN, too
-            raise ValueError(
-                f"need max_nodes >= 1 and time_limit >= 0: {name} = {limit}"
-            )
-    for name, limit in (("max_nodes", max_nodes), ("total_nodes", total_nodes)):
-        if limit is not None and not limit >= 1:
-            raise ValueError(
-                f"need max_nodes >= 1 and time_limit >= 0: {name} = {limit}"
-            )
-
-
 @dataclass(frozen=True)
 class Margin:
     """The smallest margin of an image against a class, between two numbers.

@@ -77,6 +77,13 @@ def _overrides(subclass: type, kind: type[nn.Module]) -> bool:
     return any(hasattr(kind, name) or name in annotated for name in own)
 
 
+def flat_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of ``model``, those of nested Sequentials in their place."""
+    if not is_kind(model, nn.Sequential):
+        return [model]
+    return [part for layer in model for part in flat_layers(layer)]
+
+
 def _walk(model: nn.Module) -> list[nn.Module]:
     """Return ``model`` and all modules inside, a shared one as often as it occurs."""
     found, waiting = [], [model]

@@ -145,6 +145,20 @@ class Ripple(nn.Module):
         return x + self.height * (self.pace * x).sin() / self.pace
 
 
+def check_only_layers(model: nn.Module) -> None:
+    """Refuse a ``model`` that is not its layers one after the other: no cut is it.
+
+    Raises ``TypeError`` for what is no ``Sequential``, and one with hooks or a forward
+    of its own, which a slice or a new Sequential would lose or apply twice.
+    """
+    if not isinstance(model, nn.Sequential):
+        raise TypeError(f"need a Sequential to cut, not {type(model).__name__}")
+    hooked = model._forward_hooks or model._forward_pre_hooks
+    own = type(model).forward is not nn.Sequential.forward or "forward" in vars(model)
+    if own or hooked:
+        raise TypeError("the model computes more than its layers: it cannot be cut")
+
+
 def sharpened(model: nn.Sequential, factor: float) -> nn.Sequential:
     """Return ``model`` with ``factor`` times steeper sigmoids; its layers are shared.
 
@@ -153,9 +167,7 @@ def sharpened(model: nn.Sequential, factor: float) -> nn.Sequential:
     model without a Sigmoid layer or a factor that ``Scale`` refuses, ``TypeError`` for
     one with hooks or a forward of its own, which the copy would not have.
     """
-    hooked = model._forward_hooks or model._forward_pre_hooks
-    if type(model).forward is not nn.Sequential.forward or hooked:
-        raise TypeError("the model computes more than its layers: it cannot be rebuilt")
+    check_only_layers(model)
     layers: list[nn.Module] = []
     for layer in model:
         if isinstance(layer, nn.Sigmoid):

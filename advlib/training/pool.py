@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from advlib._check import check_model
 from advlib.attacks import Attack
+from advlib.networks.layers import check_only_layers
 from advlib.training.losses import mean_cross_entropy
 from advlib.training.modes import has_batch_statistics, in_eval_mode
 
@@ -55,8 +56,9 @@ class PoolLoss:
         """Return the loss of ``model`` on the batch ``x``, ``y`` and pool: a scalar.
 
         Raises ``ValueError`` for one drawn item where batch-norm, in train mode, needs
-        two to have a variance.
+        two to have a variance; ``TypeError`` for a model that is more than its layers.
         """
+        check_only_layers(model)
         if self.num_drawn == 1 and model.training and has_batch_statistics(model):
             raise ValueError("batch-norm needs num_drawn >= 2")
         if self.calls % self.every == 0:
@@ -94,9 +96,11 @@ class PoolLoss:
         """Return which examples ``model`` misclassifies: (layers, size), bool.
 
         Against the network for which they were made nearly all; later ever fewer.
-        Raises ``ValueError`` for a ``model`` in train mode.
+        Raises ``ValueError`` for a ``model`` in train mode, ``TypeError`` for one that
+        is more than its layers.
         """
         check_model(model)
+        check_only_layers(model)
         every = torch.arange(len(self))
         with torch.no_grad():
             rows = [self._logits(model, k, every) for k in range(len(self.layers))]
