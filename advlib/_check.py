@@ -196,6 +196,34 @@ def check_delta(delta: object, x: Tensor) -> Tensor:
     return delta
 
 
+def check_no_images(delta: Tensor, x: Tensor) -> None:
+    """Refuse a ``delta`` that looks like the images ``x``, as if it were x + delta.
+
+    Raises ``ValueError``.
+    """
+    if _resembles(delta, x):
+        raise ValueError(
+            "delta looks like the images: an attack returns delta, not x + delta (if "
+            "it is meant so, evaluate wrong(model, x + delta, y))"
+        )
+
+
+def _resembles(delta: Tensor, x: Tensor) -> bool:
+    """Return whether ``delta`` is rather ``x`` and a small step than a step.
+
+    Nowhere negative, nearer to ``x`` than half its own length, and with the same light
+    and dark pixels (correlation above 0.9): no rule of an attack, so with few numbers,
+    where chance could do it, the answer is no.
+    """
+    if x.numel() < 16 or delta.min() < 0:
+        return False
+    d, z = delta.double().flatten(), x.double().flatten()
+    if not (d - z).norm() < d.norm() / 2:
+        return False
+    d, z = d - d.mean(), z - z.mean()
+    return bool(d @ z > 0.9 * d.norm() * z.norm())
+
+
 def check_dtype(model: nn.Module, x: Tensor) -> None:
     """Refuse images ``x`` of a dtype that none of the weights of ``model`` has.
 

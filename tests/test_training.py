@@ -461,6 +461,27 @@ def test_decay_by_hand():
     assert loss.item() == pytest.approx(0.1 * 14 / 2 + 0.01 * 5 / 1)
 
 
+@pytest.mark.parametrize("wrong", ["images", "shape", "array"])
+def test_a_training_attack_returns_a_perturbation(wrong):
+    """Trained on x + (x + delta), or not at all: the network stays as it was."""
+    x, y = torch.rand(20, 1, 4, 4), torch.arange(20) % 3
+    model = models.seeded(models.mlp, (1, 4, 4), [4], 3, seed=0)
+    before = [p.detach().clone() for p in model.parameters()]
+    ways = {
+        "images": lambda m, a, b: (a + attacks.fgsm(m, a, b, 0.1)).clamp(0, 1),
+        "shape": lambda m, a, b: attacks.fgsm(m, a, b, 0.1).flatten(1),
+        "array": lambda m, a, b: attacks.fgsm(m, a, b, 0.1).numpy(),
+    }
+    with pytest.raises((ValueError, TypeError), match="delta"):
+        training.fit(model, x, y, epochs=1, lr=0.1, attack=ways[wrong], batch_size=10)
+    assert all(map(torch.equal, before, model.parameters()))
+    assert not model.training
+    fine = training.fit(
+        model, x, y, epochs=1, lr=0.1, attack=lambda m, a, b: attacks.fgsm(m, a, b, 0.1)
+    )
+    assert len(fine) == 1
+
+
 def test_labels_of_a_loss_are_classes():
     """Not one of K, or one class alone, whose cross-entropy is 0: nothing would train.
 

@@ -17,6 +17,7 @@ from advlib._check import (
     check_images,
     check_labels,
     check_model,
+    check_no_images,
 )
 from advlib.attacks import Attack
 from advlib.bounds import certified
@@ -113,28 +114,8 @@ def perturbed(
             f"x + delta lies in [{low:.3g}, {high:.3g}], outside [0, 1]: an attack "
             "returns delta, not x + delta; for one that may leave the box say box=False"
         )
-    if _resembles(delta, x):
-        raise ValueError(
-            "delta looks like the images: an attack returns delta, not x + delta (if "
-            "it is meant so, evaluate wrong(model, x + delta, y))"
-        )
+    check_no_images(delta, x)
     return moved
-
-
-def _resembles(delta: Tensor, x: Tensor) -> bool:
-    """Return whether ``delta`` is rather ``x`` and a small step than a step.
-
-    Nowhere negative, nearer to ``x`` than half its own length, and with the same light
-    and dark pixels (correlation above 0.9): no rule of an attack, so with few numbers,
-    where chance could do it, the answer is no.
-    """
-    if x.numel() < 16 or delta.min() < 0:
-        return False
-    d, z = delta.double().flatten(), x.double().flatten()
-    if not (d - z).norm() < d.norm() / 2:
-        return False
-    d, z = d - d.mean(), z - z.mean()
-    return bool(d @ z > 0.9 * d.norm() * z.norm())
 
 
 @contextmanager

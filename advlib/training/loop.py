@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from advlib._check import check_delta, check_no_images
 from advlib.attacks import Attack
 from advlib.training.losses import Objective, mean_cross_entropy
 from advlib.training.modes import has_batch_statistics
@@ -53,9 +54,10 @@ def fit(
     order of the images comes from ``seed``. A network with batch-norm sees no batch of
     one image: the last one joins the batch before it. Leaves ``model`` in eval mode.
     Raises ``ValueError`` for bad arguments, one image or a ``batch_size`` of 1 with
-    batch-norm among them, and ``FloatingPointError`` if the objective or a parameter
-    is not finite. After any error during an epoch, or Ctrl-C, the parameters are those
-    of its start, in eval mode: ``model`` is never left between two updates.
+    batch-norm among them, ``ValueError`` or ``TypeError`` for an attack that returns no
+    ``delta`` (``x + delta`` included), and ``FloatingPointError`` if the objective or a
+    parameter is not finite. After any error during an epoch, or Ctrl-C, the parameters
+    are those of its start, in eval mode: ``model`` is never left between two updates.
     """
     rates = list(lr) if isinstance(lr, Sequence) else [lr] * epochs
     if len(rates) != epochs or len(x) != len(y) or len(x) == 0 or batch_size < 1:
@@ -127,7 +129,9 @@ def _step(
         x = alter(x)
     if attack is not None:
         model.eval()  # craft against the network that will be attacked
-        x = x + attack(model, x, y)
+        delta = check_delta(attack(model, x, y), x)
+        check_no_images(delta, x)
+        x = x + delta
     model.train()
     loss = objective(model, x, y)
     optimizer.zero_grad()
