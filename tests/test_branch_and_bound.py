@@ -633,3 +633,17 @@ def test_float32_models_are_searched_in_float64_and_left_alone():
     again = bab(twin, x.float().double(), y, 0.1)
     assert [f.status for f in found] == [f.status for f in again]
     assert all(p.grad is None and p.requires_grad for p in single.parameters())
+
+
+def test_subproblems_are_cut_and_sorted_by_image():
+    image = torch.tensor([2, 0, 2, 5, 0])
+    part = torch.arange(5.0)[:, None].expand(5, 3)
+    flat = (image, torch.arange(5)), (part.to(torch.int8), part, part, part, part)
+    nodes = splits.Nodes(*flat[0], *flat[1], torch.arange(5.0), torch.arange(5))
+    first, rest = nodes.cut(2)
+    assert first.target.tolist() == [0, 1]
+    assert rest.target.tolist() == [2, 3, 4]
+    found = {i: n.target.tolist() for i, n in nodes.by_image().items()}
+    assert found == {0: [1, 4], 2: [0, 2], 5: [3]}  # in their order
+    assert nodes.cut(0)[0].by_image() == {}
+    assert rest.join(first, first).target.tolist() == [2, 3, 4, 0, 1, 0, 1]

@@ -82,17 +82,16 @@ def _search(search: Search, images: Tensor, limits: _Limits) -> Nodes:
     stores = _roots(search, images, limits)
     fresh = list(stores)
     while True:
-        for i in fresh:
-            nodes = stores[i]
-            nodes = stores[i] = nodes.take(~limits.over(search, nodes.image))
-            if len(nodes) == 0 or limits.stopped(search, i):
+        over = limits.over(search, torch.tensor(fresh, dtype=torch.int64)).tolist()
+        for i, solved in zip(fresh, over, strict=True):
+            if solved or len(stores[i]) == 0:
+                del stores[i]
+            elif limits.stopped(search, i):
                 left = left.join(stores.pop(i))
         if not stores or limits.spent(search, begin):
             break
         fresh, left = _round(search, stores, left, limits)
-    for nodes in stores.values():
-        left = left.join(nodes)
-    return left
+    return left.join(*stores.values())
 
 
 def _roots(search: Search, images: Tensor, limits: _Limits) -> dict[int, Nodes]:
@@ -104,10 +103,7 @@ def _roots(search: Search, images: Tensor, limits: _Limits) -> dict[int, Nodes]:
         roots = search.root(some)
         parts = torch.arange(len(roots)).split(limits.batch)
         kept = [_judge(search, roots.take(part), limits, first=True) for part in parts]
-        for i in some.tolist():
-            stores[i] = roots.take(torch.arange(0))
-            for nodes in kept:
-                stores[i] = stores[i].join(nodes.take(nodes.image == i))
+        stores |= roots.take(torch.arange(0)).join(*kept).by_image()
         search.seconds[some] += (time.process_time() - begin) / len(some)
     return stores
 
@@ -124,32 +120,23 @@ def _round(
     for i in limits.order(search, list(stores)):
         count = min(len(stores[i]), limits.batch // 2)
         if count <= room:
-            rows = torch.arange(len(stores[i]))
-            now.append(stores[i].take(rows[len(rows) - count :]))
-            stores[i] = stores[i].take(rows[: len(rows) - count])
+            stores[i], newest = stores[i].cut(len(stores[i]) - count)
+            now.append(newest)
             turn.append(i)
             room -= count
         if room == 0:
             break
-    children, leaves = split_nodes(_joined(now))
+    children, leaves = split_nodes(now[0].join(*now[1:]))
     before = float(search.seconds[turn].sum())
     left = left.join(_leaves(search, leaves, limits))
     alone = float(search.seconds[turn].sum()) - before  # of linear programs
     if len(children):
-        kept = _judge(search, children, limits)
-        for i in turn:
-            stores[i] = stores[i].join(kept.take(kept.image == i))
+        for i, kept in _judge(search, children, limits).by_image().items():
+            stores[i] = stores[i].join(kept)
     share = torch.tensor([len(nodes) for nodes in now], dtype=torch.float64)
     spent = time.process_time() - begin - alone
     search.seconds[turn] += spent * share / share.sum()
     return turn, left
-
-
-def _joined(parts: list[Nodes]) -> Nodes:
-    nodes = parts[0]
-    for part in parts[1:]:
-        nodes = nodes.join(part)
-    return nodes
 
 
 def _judge(

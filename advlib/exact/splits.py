@@ -47,10 +47,23 @@ class Nodes:
         """Return the subproblems ``index``, numbers or a mask."""
         return Nodes(*(part[index] for part in vars(self).values()))
 
-    def join(self, other: "Nodes") -> "Nodes":
-        """Return these and the ``other`` subproblems."""
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Nodes(*(torch.cat(pair) for pair in pairs))
+    def cut(self, at: int) -> tuple["Nodes", "Nodes"]:
+        """Return the first ``at`` subproblems and the others; nothing is copied."""
+        parts = list(vars(self).values())
+        return Nodes(*(p[:at] for p in parts)), Nodes(*(p[at:] for p in parts))
+
+    def join(self, *others: "Nodes") -> "Nodes":
+        """Return these and the ``others``."""
+        every = zip(*(vars(nodes).values() for nodes in (self, *others)), strict=True)
+        return Nodes(*(torch.cat(parts) for parts in every))
+
+    def by_image(self) -> dict[int, "Nodes"]:
+        """Return the subproblems of each image, in their order."""
+        nodes = self.take(self.image.argsort(stable=True))
+        image, counts = nodes.image.unique_consecutive(return_counts=True)
+        every = [part.split(counts.tolist()) for part in vars(nodes).values()]
+        pieces = zip(*every, strict=True)
+        return dict(zip(image.tolist(), (Nodes(*p) for p in pieces), strict=True))
 
 
 @dataclass
