@@ -354,3 +354,41 @@ def test_dtypes_meet_or_the_error_names_both():
     mixed = [pre[0][0], pre[0][1].float()]
     with pytest.raises(TypeError, match="one floating dtype"):
         plan.check_pre(plan.plan_steps(double, SHAPE), [tuple(mixed)], 3)
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, nn.ReLU, nn.Sequential, nn.Module])
+def test_a_method_of_a_class_that_a_program_replaced(kind, monkeypatch):
+    """Before or after the first comparison: the canonical form is made of them, too."""
+    model, x = small(), images()
+    bounds.interval_margins(model, x, model(x).argmax(1), 0.01)
+    name = "__call__" if kind is nn.Module else "forward"
+    own = getattr(kind, name)
+    monkeypatch.setattr(kind, name, lambda self, *a: 2 * own(self, *a))
+    with pytest.raises(TypeError, match=rf"replaced {kind.__name__}\.{name}"):
+        bounds.interval_bounds(model, x - 0.1, x + 0.1)
+
+
+def test_a_function_of_torch_that_a_program_replaced(monkeypatch):
+    """The comparison runs no layer's own forward, so it sees the difference."""
+    relu = nn.functional.relu
+    monkeypatch.setattr(nn.functional, "relu", lambda a, inplace=False: relu(a) + 1)
+    model, x = small(), images()
+    with pytest.raises(ValueError, match="not the network that runs"):
+        bounds.interval_margins(model, x, model(x).argmax(1), 0.01)
+
+
+def test_bounds_are_not_made_in_half_precision():
+    model, x = small(), images()
+    y = model(x).argmax(1)
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(TypeError, match=r"torch\.autocast"),
+    ):
+        bounds.crown_margins(model, x, y, 0.01)
+
+
+def test_a_compiled_network_is_to_be_given_as_it_was():
+    model, x = small(), images()
+    made = torch.compile(model, backend="eager")
+    with pytest.raises(TypeError, match="_orig_mod"):
+        bounds.interval_margins(made, x, model(x).argmax(1), 0.01)

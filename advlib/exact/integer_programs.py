@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_limits, check_model
+from advlib._check import check_limits, check_model, outside_inference
 from advlib.bounds.crown import relu_bounds
 from advlib.bounds.margins import input_box
 from advlib.bounds.plan import Box
@@ -121,6 +121,7 @@ def big_m_bounds(
     return [(-m, m) for m in wide]
 
 
+@outside_inference
 def milp_margin(
     model: nn.Module,
     x: Tensor,
@@ -220,6 +221,7 @@ def _bound(problem: cp.Problem, end: str) -> float:
     return float(problem.value) if end == "optimal" else -math.inf
 
 
+@outside_inference
 def milp_robust(
     model: nn.Module,
     x: Tensor,

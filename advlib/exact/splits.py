@@ -230,6 +230,7 @@ def _ascend(
             slope.requires_grad_(not last)
             push.requires_grad_(not last)
             value, weight = walk(slope, push)
+            total = value.sum()
         found = value.detach()
         point = weight.detach()
         kept = point if kept is None else _kept(done, kept, point)
@@ -242,7 +243,7 @@ def _ascend(
         done = _finished(nodes, cut)
         if last or bool(done.all()):
             return nodes.bound, kept
-        grads = torch.autograd.grad(value.sum(), (slope, push))
+        grads = torch.autograd.grad(total, (slope, push))
         rate = 0.95**step
         slope = _adam_step(slope, grads[0], moments[:2], step, 0.3 * rate).clamp(0, 1)
         push = _adam_step(push, grads[1], moments[2:], step, 0.15 * rate).clamp(min=0)

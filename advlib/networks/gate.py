@@ -41,6 +41,16 @@ HARMLESS = {
 }  # fmt: skip
 CALLS = ("forward", "_call_impl", "_wrapped_call_impl", "_slow_forward")
 CALLS += ("_conv_forward", "__call__")
+PLACES = ("torch.nn.", "advlib.")  # modules where the methods of known layers are made
+
+# what these classes compute: a program may replace a method of the class itself
+KNOWN = (
+    nn.Module, nn.Sequential, nn.Linear, nn.Conv2d, nn.ReLU, nn.Flatten, nn.BatchNorm1d,
+    nn.BatchNorm2d, nn.AvgPool2d, nn.Dropout, nn.Identity, Residual,
+)  # fmt: skip
+_OWN = [
+    (kind, c, getattr(kind, c)) for kind in KNOWN for c in CALLS if hasattr(kind, c)
+]
 
 # what remakes a weight before each call, and what makes it permanent
 REMAKERS = {
@@ -99,17 +109,35 @@ def refuse_hidden(model: nn.Module) -> None:
 
     Forward hooks and pre-hooks, on any module inside or global, ``forward`` set on an
     instance, weights remade before each call (the old ``weight_norm``,
-    ``spectral_norm``, ``prune``). Whether a layer's class has a forward of its own:
-    ``is_kind``. Raises ``TypeError`` that names the module and the way out.
+    ``spectral_norm``, ``prune``), a method of torch's own classes replaced; and the
+    lower precision of ``torch.autocast``, in which bounds would round, too. Whether a
+    layer's class has a forward of its own: ``is_kind``. Raises ``TypeError`` that names
+    the module and the way out.
     """
+    if any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")):
+        raise TypeError(
+            "inside torch.autocast sums are rounded to half precision, those of "
+            "bounds, too: ask for bounds outside of it"
+        )
     if globally._global_forward_hooks or globally._global_forward_pre_hooks:
         raise TypeError(
             "a global forward hook of torch may change what every layer returns, and "
             "bounds would not see it: remove it"
         )
+    for kind, call, own in _OWN:
+        if getattr(kind, call) is not own or not own.__module__.startswith(PLACES):
+            raise TypeError(
+                f"the program has replaced {kind.__name__}.{call} by a function of its "
+                "own, which bounds would not see: put the original back"
+            )
     for layer in _walk(model):
         if layer._forward_pre_hooks or layer._forward_hooks:
             raise TypeError(_hooked(model, layer))
+        if hasattr(layer, "_orig_mod"):
+            raise TypeError(
+                f"{_place(model, layer)} is made by torch.compile: bounds read the "
+                "network that was compiled, its _orig_mod"
+            )
         if any(call in vars(layer) for call in CALLS):
             raise TypeError(
                 f"{_place(model, layer)} has its own forward, set on the instance, "
@@ -163,7 +191,7 @@ def compared_once() -> Iterator[None]:
 def _fingerprint(model: nn.Module, x: Tensor) -> tuple[tuple, list | None]:
     """Return layers and shape, and the versions of all tensors, or None if unknown."""
     walked = _walk(model)
-    layers = [(id(layer), type(layer), layer.training) for layer in walked]
+    layers = [(id(m), type(m), type(m).forward, m.training) for m in walked]
     tensors = [
         tensor
         for layer in walked
@@ -201,7 +229,7 @@ def _compare(model: nn.Module, net: nn.Sequential, x: Tensor) -> None:
     with torch.no_grad():
         want = model(x.to(x.dtype if own is None else own, copy=True))
         y = x.to(like)
-        have, size = net(y), _absolute(net, y.abs())
+        have, size = _evaluated(net, y, y.abs())
     if not isinstance(want, Tensor) or want.shape != have.shape:
         shape = tuple(want.shape) if isinstance(want, Tensor) else type(want).__name__
         raise ValueError(f"the model returns {shape}, its layers {tuple(have.shape)}")
@@ -223,18 +251,35 @@ def _weights(net: nn.Module) -> list[Tensor]:
     return [layer.weight for layer in layers]
 
 
-def _absolute(net: nn.Sequential, size: Tensor) -> Tensor:
-    """Return the sum of the absolute terms of each output, carried through ``net``."""
+def _evaluated(
+    net: nn.Sequential, value: Tensor, size: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Carry a ``value`` and its absolute terms through ``net``, from the weights alone.
+
+    By no layer's own ``forward``: then a class whose forward was replaced differs.
+    Returns the output, and the sum of the absolute terms of each of its entries.
+    """
     for layer in net:
         if isinstance(layer, Residual):
-            size = _absolute(layer.body, size) + _absolute(layer.shortcut, size)
+            first, second = (
+                _evaluated(branch, value, size)
+                for branch in (layer.body, layer.shortcut)
+            )
+            value, size = first[0] + second[0], first[1] + second[1]
         elif isinstance(layer, (nn.Linear, nn.Conv2d)):
-            bias = None if layer.bias is None else layer.bias.abs()
-            if isinstance(layer, nn.Linear):
-                size = F.linear(size, layer.weight.abs(), bias)
-            else:
-                options = layer.stride, layer.padding, layer.dilation, layer.groups
-                size = F.conv2d(size, layer.weight.abs(), bias, *options)
+            absolute = None if layer.bias is None else layer.bias.abs()
+            value = _affine(layer, value, layer.weight, layer.bias)
+            size = _affine(layer, size, layer.weight.abs(), absolute)
         elif isinstance(layer, nn.Flatten):
-            size = layer(size)
-    return size
+            ends = layer.start_dim, layer.end_dim
+            value, size = value.flatten(*ends), size.flatten(*ends)
+        else:  # ReLU, the only other layer of a canonical network
+            value = value.clamp(min=0)
+    return value, size
+
+
+def _affine(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight, bias)
+    options = layer.stride, layer.padding, layer.dilation, layer.groups
+    return F.conv2d(x, weight, bias, *options)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from advlib import bounds
+from advlib._check import outside_inference
 from advlib.networks.canonical import (
     affine_matrix,
     canonical,
@@ -48,6 +49,7 @@ __all__ = [
 SLACK = 2  # steps of the grid by which a proposed interval is widened
 
 
+@outside_inference
 def make_certificate(
     model: nn.Module, x: Tensor, y: int, eps: float, *, num_steps: int = 0
 ) -> Certificate:
@@ -145,11 +147,12 @@ def _propose_slopes(
     for step in range(num_steps + 1 if slopes else 0):
         slopes = [(s * 2**SLOPE_GRID).round() / 2**SLOPE_GRID for s in slopes]
         slopes = [s.detach().requires_grad_() for s in slopes]
-        value = bounds.linear_lower(net, spec, *box, pre, slopes=slopes)
+        with torch.enable_grad():  # also where the caller has switched it off
+            value = bounds.linear_lower(net, spec, *box, pre, slopes=slopes)
+            grads = torch.autograd.grad(value.sum(), slopes, allow_unused=True)
         better = (value > best)[..., None] if best is not None else torch.tensor(True)
         best = value.detach() if best is None else best.maximum(value.detach())
         kept = [torch.where(better, s, k) for s, k in zip(slopes, kept, strict=True)]
-        grads = torch.autograd.grad(value.sum(), slopes, allow_unused=True)
         for i, g in enumerate(grads):
             if g is not None:
                 g = g / g.abs().amax(2, keepdim=True).clamp(min=1e-12)
