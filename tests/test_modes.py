@@ -44,7 +44,9 @@ CALLS = {
     ),
     "lipschitz": lambda m, x, y: lipschitz.lipschitz_margins(m, x, y, EPS),
     "certificate": lambda m, x, y: (
-        certificates.make_certificate(m, x[0], int(y[0]), 0.001, num_steps=3).pre
+        certificates.make_certificate(m, x[0], int(y[0]), 0.001, num_steps=3)
+        .slopes[0]
+        .tolist()
     ),
     "carlini_wagner": lambda m, x, y: (
         attacks.carlini_wagner_l2(m, x, (y + 1) % 4, num_searches=1, num_steps=3).delta
