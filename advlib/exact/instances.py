@@ -32,7 +32,7 @@ from advlib.exact.encoding import (
 )
 from advlib.networks.canonical import canonical_double
 
-SLACK = 2 * TOLERANCE  # a bound was too high by .85 of one, in 1167 programs at most
+SLACK = TOLERANCE  # a bound was too high by .85 of it, in 1167 programs at most
 
 DESCENT = 10  # steps towards each class: points that a false bound would contradict
 

@@ -141,7 +141,7 @@ def milp_margin(
     ``pre``: sound bounds before each ReLU, the big-M of the program, as from
     ``big_m_bounds`` or ``relaxations.lp_bounds``; by default CROWN's.
 
-    Exact to 2e-6 in units of the largest coefficient of the margin, twice HiGHS's
+    Exact to 1e-6 in units of the largest coefficient of the margin, HiGHS's own
     tolerance, by which the returned bound is lowered: the program is balanced
     (``encoding``), so this holds at every scale of the weights. "optimal" means also
     that bound and margin are within 3e-5 of the range that the margin has while each
