@@ -356,7 +356,7 @@ def test_dtypes_meet_or_the_error_names_both():
         plan.check_pre(plan.plan_steps(double, SHAPE), [tuple(mixed)], 3)
 
 
-@pytest.mark.parametrize("kind", [nn.Linear, nn.ReLU, nn.Sequential, nn.Module])
+@pytest.mark.parametrize("kind", gate.KNOWN)
 def test_a_method_of_a_class_that_a_program_replaced(kind, monkeypatch):
     """Before or after the first comparison: the canonical form is made of them, too."""
     model, x = small(), images()
@@ -392,3 +392,14 @@ def test_a_compiled_network_is_to_be_given_as_it_was():
     made = torch.compile(model, backend="eager")
     with pytest.raises(TypeError, match="_orig_mod"):
         bounds.interval_margins(made, x, model(x).argmax(1), 0.01)
+
+
+def test_a_convolution_that_a_program_replaced_is_seen_by_the_comparison(monkeypatch):
+    run = nn.Conv2d._conv_forward
+    monkeypatch.setattr(
+        nn.Conv2d, "_conv_forward", lambda self, x, w, b: run(self, x, w.flip(3), b)
+    )
+    layers = nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)
+    model, x = nn.Sequential(*layers).eval(), images()
+    with pytest.raises(ValueError, match="not the network that runs"):
+        bounds.interval_margins(model, x, model(x).argmax(1), 0.01)

@@ -23,7 +23,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from advlib._check import model_dtype
-from advlib.networks.layers import Residual
+from advlib.networks.layers import Normalize, Residual, TwoLogits
 
 COMPARED = 100  # so many images of a batch are compared
 ROUNDINGS = 100  # units in the last place of the absolute terms that are rounding
@@ -46,10 +46,14 @@ PLACES = ("torch.nn.", "advlib.")  # modules where the methods of known layers a
 # what these classes compute: a program may replace a method of the class itself
 KNOWN = (
     nn.Module, nn.Sequential, nn.Linear, nn.Conv2d, nn.ReLU, nn.Flatten, nn.BatchNorm1d,
-    nn.BatchNorm2d, nn.AvgPool2d, nn.Dropout, nn.Identity, Residual,
+    nn.BatchNorm2d, nn.AvgPool2d, nn.Dropout, nn.Identity, nn.Sigmoid, Normalize,
+    Residual, TwoLogits,
 )  # fmt: skip
 _OWN = [
-    (kind, c, getattr(kind, c)) for kind in KNOWN for c in CALLS if hasattr(kind, c)
+    (kind, c, getattr(kind, c))
+    for kind in KNOWN
+    for c in CALLS
+    if hasattr(kind, c) and c != "_conv_forward"  # which the comparison sees
 ]
 
 # what remakes a weight before each call, and what makes it permanent
@@ -256,7 +260,7 @@ def _evaluated(
 ) -> tuple[Tensor, Tensor]:
     """Carry a ``value`` and its absolute terms through ``net``, from the weights alone.
 
-    By no layer's own ``forward``: then a class whose forward was replaced differs.
+    By no affine layer's own ``forward``: so one that was replaced differs.
     Returns the output, and the sum of the absolute terms of each of its entries.
     """
     for layer in net:
@@ -273,8 +277,10 @@ def _evaluated(
         elif isinstance(layer, nn.Flatten):
             ends = layer.start_dim, layer.end_dim
             value, size = value.flatten(*ends), size.flatten(*ends)
-        else:  # ReLU, the only other layer of a canonical network
+        elif isinstance(layer, nn.ReLU):
             value = value.clamp(min=0)
+        else:  # a smooth activation, of which Lipschitz bounds know the slope
+            value = layer(value)
     return value, size
 
 
