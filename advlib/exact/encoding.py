@@ -182,11 +182,8 @@ def _add_relu(program: IntegerProgram, value: Value, bounds: Box, reach: Box) ->
 def _add_equal(
     program: IntegerProgram, matrix: sparse.csr_array, side: Array, left: Array
 ) -> None:
-    """Add ``matrix`` @ w = ``side``, met within ``left`` where that is not nothing.
-
-    A hundredth of the solver's tolerance is nothing: pairs of rows cost it time.
-    """
-    loose = left > TOLERANCE / 100
+    """Add ``matrix`` @ w = ``side``, met within ``left`` where that is not nothing."""
+    loose = left > DROPPED
     program.equal.append((matrix[~loose], side[~loose]))
     if loose.any():
         rows, side, left = matrix[loose], side[loose], left[loose]

@@ -32,8 +32,6 @@ from advlib.exact.encoding import (
 )
 from advlib.networks.canonical import canonical_double
 
-SLACK = TOLERANCE  # a bound was too high by .85 of it, in 1167 programs at most
-
 DESCENT = 10  # steps towards each class: points that a false bound would contradict
 
 
@@ -216,7 +214,7 @@ def ask(made: Prepared, y: int, target: int) -> Question:
     cost, constant = row / scale, float(logits.constant[y] - logits.constant[target])
     small = abs(cost) < DROPPED
     slack = float(abs(cost[small]) @ program.largest()[small]) + rounding / scale
-    slack += SLACK if program.whole() else 0.0
+    slack += TOLERANCE if program.whole() else 0.0
     low, high = program.ends()
     spread = float(abs(cost) @ (high - low))
     cost = np.where(small, 0.0, cost)

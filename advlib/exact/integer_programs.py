@@ -28,8 +28,6 @@ from advlib.networks.canonical import canonical_double
 
 NEAR = 0.1  # of the radius: so near the image HiGHS has to find a point
 
-FREE = 16  # pixels that may move there; with all of them it takes five times as long
-
 CLOSE = 3e-5  # of the margin's range: an optimum has bound and margin this near
 
 
@@ -141,8 +139,8 @@ def milp_margin(
     ``pre``: sound bounds before each ReLU, the big-M of the program, as from
     ``big_m_bounds`` or ``relaxations.lp_bounds``; by default CROWN's.
 
-    Exact to 1e-6 in units of the largest coefficient of the margin, HiGHS's own
-    tolerance, by which the returned bound is lowered: the program is balanced
+    Exact to HiGHS's tolerance of 1e-6 in units of the largest coefficient of the
+    margin, by which the returned bound is lowered: the program is balanced
     (``encoding``), so this holds at every scale of the weights. "optimal" means also
     that bound and margin are within 3e-5 of the range that the margin has while each
     variable stays in its bounds. Otherwise, and where the numbers are such that the
@@ -341,18 +339,15 @@ def _confirmed(
 ) -> bool:  # fmt: skip
     """Whether HiGHS finds a point near the image, once its margin is below the cut.
 
-    The rows are those of the whole program; a few pixels move a little, the others keep
-    the image's values. Asked once.
+    The rows are those of the whole program, only the pixels are kept near. Asked once.
     """
     if not made.confirmed:
         own = float(one.margins(one.x)[0, target]) / asked.scale + asked.slack
         options = {"objective_target": own, "objective_bound": own + TOLERANCE}
         program = made.program
         at = (one.x.flatten().numpy() - program.middle) / program.radius
-        moves = np.arange(len(at)) % max(1, len(at) // FREE) == 0
-        room = np.where(moves, NEAR, 0.0)
-        low = np.maximum(program.lower[0], at - room)
-        high = np.minimum(program.upper[0], at + room)
+        low = np.maximum(program.lower[0], at - NEAR)
+        high = np.minimum(program.upper[0], at + NEAR)
         near = replace(
             program,
             lower=[low, *program.lower[1:]],
