@@ -1,6 +1,8 @@
 """What a reader may expect of every chapter, checked without running it."""
 
+import base64
 import copy
+import io
 import json
 import re
 import shutil
@@ -9,8 +11,10 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
@@ -91,37 +95,73 @@ def test_first_cells(path):
     setup, first = _code(_read(path))[:2]
     assert setup.metadata.tags == ["remove-cell", "nbval-skip"]
     assert setup.outputs == []
+    assert "hide-input" in first.metadata.tags
     imports, tail = first.source.split("\n\n")
     assert tail == TAIL
     assert len(imports.splitlines()) <= 12
     assert all(re.match(r"(import|from) ", line) for line in imports.splitlines())
 
 
+def _parts(
+    nb: nbformat.NotebookNode,
+) -> tuple[nbformat.NotebookNode, nbformat.NotebookNode]:
+    """The chapter without its exercises, and the exercises."""
+    book, exercises = copy.deepcopy(nb), copy.deepcopy(nb)
+    book.cells, exercises.cells = [], []
+    inside = False
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            inside = cell.source.startswith("## Exercises")
+        (exercises if inside else book).cells.append(cell)
+    return book, exercises
+
+
+def _counted(nb: nbformat.NotebookNode) -> list[list[str]]:
+    """The lines of each code cell that a reader meets: those unfolded are."""
+    cells = [c for c in _code(nb) if "remove-cell" not in c.metadata.get("tags", [])]
+    shown = [c for c in cells if "hide-input" not in c.metadata.get("tags", [])]
+    return [[i for i in c.source.splitlines() if i.strip()] for c in shown]
+
+
 @each_chapter
 def test_budgets(path):
     """Words, cells, lines, columns and bytes stay within what can be read at ease."""
     nb = _read(path)
-    cells = [[i for i in c.source.splitlines() if i.strip()] for c in _code(nb)]
-    assert 1500 <= len(_text(nb).split()) <= 3500
-    assert 15 <= len(cells) <= 35
-    assert max(map(len, cells)) <= 25
-    assert 4 <= sorted(map(len, cells))[len(cells) // 2] <= 7
-    too_wide = [line for lines in cells[1:] for line in lines if len(line) > 79]
-    assert too_wide == []
+    text, exercises = _parts(nb)
+    assert 1500 <= len(_text(text).split()) <= 3500
+    assert len(_text(exercises).split()) <= 1200
+    assert len(_code(exercises)) <= 15
+    cells = _counted(text)
+    assert 15 <= len(_code(text)) - 2
+    assert len(cells) <= 35
+    assert 3 <= sorted(map(len, cells))[len(cells) // 2] <= 7
+    lines = [[i for i in c.source.splitlines() if i.strip()] for c in _code(nb)]
+    assert max(map(len, lines)) <= 25
+    assert [line for cell in lines[1:] for line in cell if len(line) > 79] == []
     assert path.stat().st_size <= 600 * 1024
 
 
 @each_chapter
+def test_drawings_are_folded(path):
+    """A reader meets the figure, not the twenty lines that draw it; nor imports."""
+    for cell in _code(_read(path)):
+        draws = cell.source.rstrip().endswith("plt.show()")
+        folded = {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", []))
+        assert folded or not draws, cell.id
+
+
+@each_chapter
 def test_template(path):
-    """Every chapter has the parts of the template, in order, and 5 to 8 exercises."""
+    """Every chapter has the parts of the template, in order, and 5 to 10 exercises."""
     text = _text(_read(path))
     places = [text.find(f"\n## {heading}") for heading in HEADINGS]
     assert -1 not in places
     assert places == sorted(places)
     assert text.startswith("# ")
     exercises = re.findall(r"\*\*Exercise [\d.abc]+ \((\w+)\)", text)
-    assert 5 <= len(exercises) <= 8
-    assert {"recall", "pencil", "code", "open"} == set(exercises)
+    assert 5 <= len(exercises) <= 10
+    assert {"recall", "pencil", "code", "open"} <= set(exercises)
+    assert set(exercises) <= {"recall", "pencil", "code", "open", "predict"}
     folded = text.count("<details><summary>Solution</summary>")
     hidden = [
         c for c in _code(_read(path)) if "hide-cell" in c.metadata.get("tags", [])
@@ -271,6 +311,33 @@ def test_refresh_drops_what_editors_leave(tmp_path):
     assert kept["cells"][0]["metadata"] == mine
     assert set(kept["metadata"]) == {"kernelspec", "language_info"}
     assert kept["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_figures_are_stored_small_and_whole(tmp_path):
+    """At most 256 colours, white where nothing is drawn, the size on the page kept."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    import refresh
+
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
+    noise[:20, :, 3] = 0  # seen through: the page is white there
+    noise[20:, :, 3] = 255
+    raw = io.BytesIO()
+    Image.fromarray(noise).save(raw, "PNG")
+    notebook = _cells("plt.show()")
+    size = {"image/png": {"width": 30, "height": 20, "other": 1}}
+    data = {"image/png": base64.b64encode(raw.getvalue()).decode()}
+    drawn = nbformat.v4.new_output("display_data", data=data, metadata=size)
+    notebook.cells[0].outputs = [drawn]
+    first = _refreshed(notebook, tmp_path)
+    (kept,) = json.loads(first)["cells"][0]["outputs"]
+    assert kept["metadata"] == {"image/png": {"width": 30, "height": 20}}
+    stored = Image.open(io.BytesIO(base64.b64decode(kept["data"]["image/png"])))
+    assert stored.size == (60, 40)
+    assert len(stored.getcolors()) <= refresh.COLOURS
+    pixels = np.asarray(stored.convert("RGB"), dtype=float)
+    assert (pixels[:20] == 255).all()
+    assert abs(pixels[20:] - noise[20:, :, :3]).mean() < 25  # 256 colours of noise
+    assert first == _refreshed(nbformat.reads(first.decode(), 4), tmp_path)
 
 
 def test_lint():

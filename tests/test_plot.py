@@ -50,6 +50,39 @@ def test_palette_has_one_valid_colour_per_method():
     assert {"clean", "attack", "exact", "bound"} <= set(plot.COLORS)
 
 
+@pytest.mark.parametrize(
+    ("color", "page", "ratio"),
+    [
+        ("#000000", "#FFFFFF", 21.0),
+        ("#FFFFFF", "#FFFFFF", 1.0),
+        ("#777777", "#FFFFFF", 4.48),  # the pair everybody quotes: just below 4.5
+        ("#FFFFFF", "#0000FF", 8.59),
+    ],
+)
+def test_contrast_by_hand(color, page, ratio):
+    """Values that WCAG's own examples give, in either order."""
+    assert plot.contrast(color, page) == pytest.approx(ratio, abs=0.005)
+    assert plot.contrast(page, color) == plot.contrast(color, page)
+
+
+@pytest.mark.parametrize("page", plot.PAGES)
+def test_every_colour_is_seen_on_both_pages(page):
+    """At least 3 to 1, the least that WCAG asks of a line in a figure."""
+    for color in {*plot.COLORS.values(), *plot.METHODS.values()}:
+        assert plot.contrast(color, page) >= 3, color
+
+
+def test_methods_differ_without_colour():
+    """No two methods of one side share a line and a marker."""
+    assert set(plot.STYLES) == set(plot.METHODS)
+    looks = [(str(s["linestyle"]), s["marker"]) for s in plot.STYLES.values()]
+    assert len(set(looks)) == len(looks)
+    assert all(s["color"] == plot.METHODS[n] for n, s in plot.STYLES.items())
+    _, ax = plt.subplots()
+    for style in plot.STYLES.values():
+        ax.plot([0, 1], [0, 1], **style)
+
+
 def draw_all(ax):
     """Every function that draws, once."""
     plot.image(ax, np.zeros((2, 2)))

@@ -1,10 +1,12 @@
 """Re-run chapters in a clean kernel, normalise them, and write them back.
 
 The kernel gets the environment that the tests use. A chapter that fails is not
-written.
+written. Figures are stored with a palette of at most 256 colours.
 """
 
+import base64
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 from advlib import data
 from advlib.files import atomic_write
@@ -27,6 +30,7 @@ if "ADVLIB_DATA" in os.environ:
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 RANDOM_ID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f-]+)?$")
 VALID_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+COLOURS = 256
 KEPT = ("tags", "mystnb")  # all else in a cell's metadata is an editor's: time, view
 
 
@@ -59,6 +63,33 @@ def _name_cells(cells: list[nbformat.NotebookNode]) -> None:
         kept.add(cell.id)
 
 
+def palette(png: bytes) -> bytes:
+    """Return the picture ``png`` on white, with at most ``COLOURS`` colours.
+
+    A picture that has so few already, and no transparency, comes back as it is.
+    """
+    picture = Image.open(io.BytesIO(png))
+    if picture.mode == "P" and "transparency" not in picture.info:
+        return png
+    page = Image.new("RGBA", picture.size, "white")
+    page.alpha_composite(picture.convert("RGBA"))
+    few = page.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    stored = io.BytesIO()
+    few.save(stored, "PNG", optimize=True)
+    return stored.getvalue()
+
+
+def _store_figure(output: nbformat.NotebookNode) -> None:
+    """Give a figure its palette; of the metadata only its size on the page stays."""
+    size = output.get("metadata", {}).get("image/png", {})
+    output.get("metadata", {}).clear()
+    if "image/png" in output.get("data", {}):
+        stored = palette(base64.b64decode(output.data["image/png"]))
+        output.data["image/png"] = base64.b64encode(stored).decode()
+        if size:
+            output.metadata["image/png"] = {k: size[k] for k in ("width", "height")}
+
+
 def normalise(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Stable ids, one kernel name, no time stamps, no widget state, no paths."""
     nb.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
@@ -67,7 +98,7 @@ def normalise(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in nb.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
         for output in cell.get("outputs", []):
-            output.get("metadata", {}).clear()
+            _store_figure(output)
             if output.output_type == "error":  # the frames hold paths of this machine
                 output.traceback = [f"{output.ename}: {output.evalue}"]
     return nb
