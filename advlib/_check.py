@@ -5,6 +5,7 @@ import math
 import operator
 from collections.abc import Callable
 from functools import wraps
+from numbers import Real
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -19,8 +20,12 @@ R = TypeVar("R")
 def check_eps(eps: float, norm: str = "linf") -> None:
     """Refuse a radius that is negative, not finite or no number of pixels.
 
-    Raises ``ValueError``: unknown ``norm``, or not 0 <= eps (<= 1 for ``linf``).
+    Raises ``ValueError``: unknown ``norm``, or not 0 <= eps (<= 1 for ``linf``), and
+    ``TypeError`` for what is no one number.
     """
+    one = isinstance(eps, Real) or (isinstance(eps, Tensor) and eps.dim() == 0)
+    if not one or isinstance(eps, bool):
+        raise TypeError(f"eps is one number for all images, not {eps!r}")
     if norm not in NORMS:
         raise ValueError(f"norm {norm!r} is none of {NORMS}")
     if not (0 <= eps < math.inf) or (norm == "linf" and eps > 1):
@@ -30,9 +35,13 @@ def check_eps(eps: float, norm: str = "linf") -> None:
 def check_images(x: Tensor) -> None:
     """Refuse ``x`` if it is no batch of images: dtype, range, NaN.
 
-    Raises ``TypeError`` for a dtype that is not floating, ``ValueError`` for values
-    outside [0, 1], NaN included, and for an empty batch.
+    Raises ``TypeError`` for what is no tensor and a dtype that is not floating,
+    ``ValueError`` for values outside [0, 1], NaN included, and for an empty batch.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"images are a {type(x).__name__}: give a tensor, torch.as_tensor(x)"
+        )
     if not x.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], not {x.dtype}")
     if x.dim() < 2 or len(x) == 0:
@@ -44,8 +53,13 @@ def check_images(x: Tensor) -> None:
 def check_labels(x: Tensor, y: Tensor) -> None:
     """Refuse labels ``y`` that are not int64 of shape (N,), one per image of ``x``.
 
-    Raises ``TypeError`` for the dtype, ``ValueError`` for the shape or y < 0.
+    Raises ``TypeError`` for what is no tensor and the dtype, ``ValueError`` for the
+    shape or y < 0.
     """
+    if not isinstance(y, Tensor):
+        raise TypeError(
+            f"labels are a {type(y).__name__}: give a tensor, torch.as_tensor(y)"
+        )
     if y.dtype != torch.int64:
         raise TypeError(f"labels must be int64, not {y.dtype}")
     if y.shape != x.shape[:1] or not (y >= 0).all():
@@ -53,8 +67,14 @@ def check_labels(x: Tensor, y: Tensor) -> None:
 
 
 def model_dtype(model: nn.Module) -> torch.dtype | None:
-    """Return the dtype of the parameters of ``model``, else of its buffers, or None."""
-    tensors = itertools.chain(model.parameters(), model.buffers())
+    """Return the dtype that ``model`` computes in, or None if it has no numbers.
+
+    That of the weight of its first Linear or Conv2d layer, else of its first parameter,
+    else of its first buffer.
+    """
+    layers = (m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
+    weights = (layer.weight for layer in layers)
+    tensors = itertools.chain(weights, model.parameters(), model.buffers())
     return next((t.dtype for t in tensors if t.is_floating_point()), None)
 
 

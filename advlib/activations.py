@@ -161,7 +161,7 @@ def with_gradient(model: nn.Module, *, smooth: bool, alpha: float = 10.0) -> nn.
     refuses: a hook would be lost.
     """
     alpha = _positive(alpha)
-    refuse_hidden(model)
+    refuse_hidden(model, coarse=False)
 
     def change(layer: nn.Module) -> nn.Module | None:
         if is_kind(layer, nn.ReLU, Surrogate):

@@ -410,6 +410,22 @@ def test_one_dtype_throughout(name, kind):
         assert len(evaluation.wrong(model, x + delta, y)) == len(x)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("eps", [8 / 255, 0.1, 0.3])
+def test_the_ball_has_the_radius_that_was_asked_for(kind, eps):
+    """Rounded to the nearest number of a coarse dtype it would be up to 0.4 % larger."""
+    model = models.seeded(models.mlp, (1, 4, 4), [16], 3, seed=0).to(kind)
+    x = (X / 2 + 0.25).to(kind)
+    y = model(x).argmax(1)
+    for delta in (
+        attacks.fgsm(model, x, y, eps),
+        attacks.pgd_linf(model, x, y, eps, alpha=eps / 4, num_steps=6),
+        attacks.apgd(model, x, y, eps, num_steps=6),
+        attacks.strong_attack(model, x, y, eps, num_restarts=2, num_queries=20),
+    ):
+        assert float(delta.abs().max()) <= eps
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_minimal_attacks_in_half_precision(kind):
     """They succeed about as often and with about the length of float32."""

@@ -616,6 +616,22 @@ def test_what_is_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"eps": float("nan")}, {"eps": -1.0}, {"eps": 8.0}, {"label": 7}, {"label": -1}],
+)
+def test_what_would_not_be_loaded_is_not_saved(change, tmp_path):
+    """One bad certificate must not cost the good ones of the same file."""
+    path = tmp_path / "file"
+    certificates.save([GOOD], path)
+    before = path.read_bytes()
+    with pytest.raises(RejectedError, match=r"is no class|radius of the file"):
+        certificates.save([GOOD, dataclasses.replace(GOOD, **change)], path)
+    assert path.read_bytes() == before
+    (kept,), _ = certificates.load(path)
+    assert kept.question == GOOD.question
+
+
 def test_a_network_without_relu_has_certificates_too(tmp_path):
     """Nothing to propose, and a file with no tensors."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(7, 4)).eval()

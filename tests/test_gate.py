@@ -368,13 +368,49 @@ def test_a_method_of_a_class_that_a_program_replaced(kind, monkeypatch):
         bounds.interval_bounds(model, x - 0.1, x + 0.1)
 
 
-def test_a_function_of_torch_that_a_program_replaced(monkeypatch):
-    """The comparison runs no layer's own forward, so it sees the difference."""
+@pytest.mark.parametrize("torch_is_wrong", [False, True])
+def test_a_function_of_torch_that_a_program_replaced(torch_is_wrong, monkeypatch):
+    """Refused by name; and what has no name is seen by the comparison."""
     relu = nn.functional.relu
     monkeypatch.setattr(nn.functional, "relu", lambda a, inplace=False: relu(a) + 1)
+    error, words = TypeError, r"replaced functional\.relu"
+    if torch_is_wrong:  # no method replaced, and still another function
+        monkeypatch.setattr(gate, "_OWN", [])
+        error, words = ValueError, "not the network that runs"
     model, x = small(), images()
-    with pytest.raises(ValueError, match="not the network that runs"):
+    with pytest.raises(error, match=words):
         bounds.interval_margins(model, x, model(x).argmax(1), 0.01)
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d", "batch_norm", "avg_pool2d"])
+def test_every_function_that_a_layer_calls_is_looked_at(name, monkeypatch):
+    """The comparison calls some of them itself, so it could not tell."""
+    model, x = small(), images()
+    own = getattr(nn.functional, name)
+    monkeypatch.setattr(nn.functional, name, lambda *a, **k: own(*a, **k))
+    with pytest.raises(TypeError, match=f"replaced functional.{name}"):
+        bounds.interval_bounds(model, x, x + 0.1)
+
+
+@pytest.mark.parametrize("widths", [[128] * 5, [512] * 4, [64] * 12])
+@pytest.mark.parametrize("shift", [0.003, 0.1])
+def test_the_comparison_sees_as_sharply_in_deep_networks(widths, shift, monkeypatch):
+    """What rounding may explain does not grow with the product of all weights."""
+    model = models.seeded(models.mlp, (1, 4, 4), widths, 3, seed=1)
+    torch.manual_seed(0)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+    x = torch.rand(20, 1, 4, 4)
+    y = model(x).argmax(1)
+    bounds.interval_margins(model, x, y, 0.0)  # the network itself is accepted
+    other = models.seeded(models.mlp, (1, 4, 4), widths, 3, seed=1)
+    other.load_state_dict(model.state_dict())
+    relu = nn.functional.relu
+    monkeypatch.setattr(gate, "_OWN", [])
+    monkeypatch.setattr(nn.functional, "relu", lambda a, inplace=False: relu(a) + shift)
+    with pytest.raises(ValueError, match="not the network that runs"):
+        bounds.interval_margins(other, x, y, 0.0)
 
 
 def test_bounds_are_not_made_in_half_precision():
@@ -394,12 +430,290 @@ def test_a_compiled_network_is_to_be_given_as_it_was():
         bounds.interval_margins(made, x, model(x).argmax(1), 0.01)
 
 
-def test_a_convolution_that_a_program_replaced_is_seen_by_the_comparison(monkeypatch):
+@pytest.mark.parametrize("torch_is_wrong", [False, True])
+def test_a_convolution_that_a_program_replaced(torch_is_wrong, monkeypatch):
+    """By name in every function; without a name by the comparison."""
     run = nn.Conv2d._conv_forward
     monkeypatch.setattr(
         nn.Conv2d, "_conv_forward", lambda self, x, w, b: run(self, x, w.flip(3), b)
     )
     layers = nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)
     model, x = nn.Sequential(*layers).eval(), images()
-    with pytest.raises(ValueError, match="not the network that runs"):
-        bounds.interval_margins(model, x, model(x).argmax(1), 0.01)
+    if not torch_is_wrong:
+        with pytest.raises(TypeError, match=r"replaced Conv2d\._conv_forward"):
+            lipschitz.lipschitz_bound(model, SHAPE)
+    else:
+        monkeypatch.setattr(gate, "_OWN", [])
+        with pytest.raises(ValueError, match="not the network that runs"):
+            bounds.interval_margins(model, x, model(x).argmax(1), 0.01)
+
+
+# ---------------------------------------------------- precision, classes of tensors
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_proves_nothing(dtype):
+    """Whatever bounds in the network's own arithmetic, or speaks of what it returns."""
+    model, x = small().to(dtype), images().to(dtype)
+    y = torch.zeros(3).long()
+    for name, call in MARGINS.items():
+        with pytest.raises(TypeError, match=f"weights are {dtype}.*float"):
+            call(model, x, y, 0.01), name
+    with pytest.raises(TypeError, match=f"weights are {dtype}"):
+        lipschitz.lipschitz_bound(model, SHAPE)
+    bounds.interval_margins(model.float(), x.float(), y, 0.01)
+
+
+@pytest.mark.parametrize("precision", ["medium", "high"])
+def test_products_of_few_bits_prove_nothing(precision):
+    """A setting of the whole program; float64 is not touched by it, training may."""
+    model, x = small(), images()
+    y = model(x).argmax(1)
+    torch.set_float32_matmul_precision(precision)
+    try:
+        for call in MARGINS.values():
+            with pytest.raises(TypeError, match=r'precision\("highest"\)'):
+                call(model, x, y, 0.01)
+        bounds.interval_margins(small().double(), x.double(), y, 0.01)
+        objective = training.IntervalLoss(0.01, training.Ramp(0))
+        training.fit(small(), x, y, epochs=1, lr=0.1, batch_size=3, objective=objective)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    bounds.interval_margins(model, x, y, 0.01)
+
+
+class Negated(nn.Parameter):
+    """Numbers that are stored one way and multiplied another."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if func is nn.functional.linear:
+            return -found.as_subclass(torch.Tensor)
+        return found
+
+
+@pytest.mark.parametrize("name", MARGINS)
+def test_tensors_of_a_class_of_their_own(name):
+    """Its stored numbers say nothing of what it computes."""
+    model, x = small(), images()
+    model[-1].weight = Negated(model[-1].weight.detach())
+    with pytest.raises(TypeError, match=r"weight of Linear '3' is a Negated"):
+        MARGINS[name](model, x, torch.zeros(3).long(), 0.01)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+def test_tensors_that_are_not_dense():
+    """Sparse rows, no storage at all, complex numbers."""
+    x = images()
+    ways = {
+        "sparse_csr": lambda w: w.detach().to_sparse_csr(),
+        "meta": lambda w: w.detach().to("meta"),
+        "complex": lambda w: w.detach().to(torch.complex64),
+    }
+    for words, way in ways.items():
+        model = small()
+        model[1].weight = nn.Parameter(way(model[1].weight))
+        with pytest.raises(TypeError, match=words):
+            bounds.interval_bounds(model, x, x + 0.1)
+
+
+# --------------------------------------------------------------- the same function
+
+
+def test_layers_that_work_in_place_inside_a_residual():
+    """Both branches see the same x; and bounds are those of the network that runs."""
+    lin = nn.Linear(1, 2)
+    body = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 2))
+    head = nn.Linear(2, 2)
+    model = nn.Sequential(nn.Flatten(), lin, models.Residual(body), head).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+        lin.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        lin.bias.copy_(torch.tensor([-0.5, 0.6]))
+        head.weight[0] = -1
+        head.bias[0] = 0.15
+    x, y = torch.full((1, 1, 1, 1), 0.55), torch.tensor([0])
+    points = torch.linspace(0.35, 0.75, 401).view(-1, 1, 1, 1)
+    with torch.no_grad():
+        z = model(points.clone())
+        bound = float(bounds.crown_margins(model, x, y, 0.2)[0, 1])
+    least = float((z[:, 0] - z[:, 1]).min())
+    assert bound <= least + 1e-6
+    (found,) = branch_and_bound.minimal_margin(model, x, y, 0.2)
+    assert found.margin == pytest.approx(least, abs=1e-4)
+
+
+@pytest.mark.parametrize("where", ["body", "shortcut", "inner", "flattened"])
+def test_a_residual_is_a_sum_wherever_it_works_in_place(where):
+    """The same values as with layers that make a new tensor."""
+
+    def build(inplace: bool) -> nn.Module:
+        relu = nn.ReLU(inplace=inplace)
+        if where == "body":
+            return models.Residual(nn.Sequential(nn.Identity(), relu))
+        if where == "shortcut":
+            return models.Residual(nn.Sequential(), nn.Sequential(relu))
+        if where == "inner":
+            return models.Residual(nn.Sequential(models.Residual(nn.Sequential(relu))))
+        return models.Residual(
+            nn.Sequential(nn.Flatten(), relu), nn.Sequential(nn.Flatten())
+        )
+
+    x = torch.randn(5, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(build(True)(x.clone()), build(False)(x))
+
+
+def test_a_compiled_layer_is_read_and_not_run():
+    """Folded into another layer, it must not run with its old weights."""
+    torch.manual_seed(0)
+    layers = nn.Flatten(), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU()
+    model = nn.Sequential(*layers, nn.Linear(5, 3)).eval()
+    model[2].running_mean.normal_()
+    model[2].running_var.uniform_(0.1, 2)
+    x = images()
+    y = model(x).argmax(1)
+    want = [call(model, x, y, 0.05) for call in MARGINS.values()]
+    model[1].compile(backend="eager")
+    model[4].compile(backend="eager")
+    for call, before in zip(MARGINS.values(), want, strict=True):
+        after = call(model, x, y, 0.05)
+        if isinstance(after, Tensor):
+            assert torch.allclose(after, before, atol=1e-6)
+        else:
+            assert [v.status for v in after] == [v.status for v in before]
+
+
+def changed(kind: str) -> tuple[nn.Module, nn.Module, Tensor]:
+    """A network whose attributes were changed after it was made, and it made anew."""
+    torch.manual_seed(0)
+    conv, last = nn.Conv2d(2, 3, 3), nn.Linear(3 * 2 * 2, 3)
+    x = torch.rand(3, 2, 6, 6)
+    if kind == "options":
+        conv.stride, conv.padding, conv.dilation = 3, 1, 1
+        other = nn.Conv2d(2, 3, 3, stride=3, padding=1)
+        other.load_state_dict(conv.state_dict())
+        layers = [conv], [other]
+    elif kind == "pool":
+        pool, same = nn.AvgPool2d(2), nn.AvgPool2d(2)
+        pool.stride, pool.kernel_size, pool.padding = None, (2,), [0, 0]
+        layers = [conv, pool], [conv, same]
+    elif kind == "pruned":
+        wide = nn.Conv2d(2, 5, 3, stride=3, padding=1)
+        wide.weight = nn.Parameter(wide.weight.detach()[:3].clone())
+        wide.bias = nn.Parameter(wide.bias.detach()[:3].clone())
+        other = nn.Conv2d(2, 3, 3, stride=3, padding=1)
+        other.load_state_dict(wide.state_dict())
+        layers = [wide], [other]
+    elif kind == "one mean":
+        one, both = (
+            models.Normalize([0.5], [0.2]),
+            models.Normalize([0.5] * 2, [0.2] * 2),
+        )
+        own = nn.Conv2d(2, 3, 3, stride=3, padding=1)
+        layers = [one, own], [both, own]
+    else:
+        flat = {"1 to 3": nn.Flatten(1, 3), "-3": nn.Flatten(-3)}[kind]
+        own = nn.Conv2d(2, 3, 3, stride=3, padding=1)
+        ends = nn.Sequential(own, nn.ReLU(), flat, last).eval()
+        return ends, nn.Sequential(own, nn.ReLU(), nn.Flatten(), last).eval(), x
+    made = [
+        nn.Sequential(*some, nn.ReLU(), nn.Flatten(), last).eval() for some in layers
+    ]
+    return *made, x
+
+
+@pytest.mark.parametrize(
+    "kind", ["options", "pool", "pruned", "one mean", "1 to 3", "-3"]
+)
+def test_attributes_changed_by_hand(kind):
+    """The function is that of the weights and options, however they are written."""
+    model, same, x = changed(kind)
+    y = model(x).argmax(1)
+    assert torch.equal(model(x), same(x))
+    for name, call in MARGINS.items():
+        found, want = call(model, x, y, 0.02), call(same, x, y, 0.02)
+        if isinstance(found, Tensor):
+            assert torch.allclose(found, want, atol=1e-6), name
+        else:
+            assert [v.status for v in found] == [v.status for v in want], name
+
+
+def test_a_parameter_that_no_layer_uses():
+    """Of another dtype, say: the network computes in that of its layers."""
+
+    class Named(nn.Sequential):
+        def __init__(self, *layers: nn.Module) -> None:
+            super().__init__()
+            self.register_parameter("temperature", nn.Parameter(torch.ones(1).double()))
+            for k, layer in enumerate(layers):
+                self.add_module(str(k), layer)
+
+    inner, x = small(), images()
+    model = Named(*inner).eval()
+    y = inner(x).argmax(1)
+    model.forward  # noqa: B018  the class's own
+    for name, call in MARGINS.items():
+        found, want = call(model, x, y, 0.02), call(inner, x, y, 0.02)
+        same = torch.equal(found, want) if isinstance(found, Tensor) else True
+        assert same, name
+
+
+def test_what_cannot_be_scaled():
+    """A deviation of zero, a negative variance, means that are no channels'."""
+    x = images()
+    norm = models.Normalize([0.5], [1.0])
+    norm.std.zero_()
+    flat = nn.Flatten(), nn.Linear(4, 3)
+    with pytest.raises(ValueError, match=r"Normalize '0'.*deviation is zero"):
+        bounds.interval_bounds(nn.Sequential(norm, *flat).eval(), x, x + 0.1)
+    batch = nn.BatchNorm2d(1)
+    batch.running_var.fill_(-1)
+    with pytest.raises(ValueError, match=r"BatchNorm2d '0'.*zero, or none"):
+        lipschitz.lipschitz_bound(nn.Sequential(batch, *flat).eval(), SHAPE)
+    norm = models.Normalize([0.5, 0.5], [1.0, 1.0])
+    with pytest.raises(TypeError, match="2 means are not one for each channel"):
+        bounds.interval_bounds(nn.Sequential(norm, *flat).eval(), x, x + 0.1)
+    flat[1].weight = nn.Parameter(torch.zeros(0, 4))
+    with pytest.raises(TypeError, match="no inputs or no outputs"):
+        bounds.interval_bounds(nn.Sequential(*flat).eval(), x, x + 0.1)
+
+
+def test_networks_that_are_not_ready():
+    """Weights that are made at the first call; a compiled script."""
+    x = images()
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3)).eval()
+    with pytest.raises(TypeError, match="LazyLinear '1' has no weights yet: run"):
+        bounds.interval_bounds(lazy, x, x + 0.1)
+    lazy(x)
+    bounds.interval_bounds(lazy, x, x + 0.1)
+
+
+@pytest.mark.parametrize("name", MARGINS)
+def test_arguments_that_are_no_tensors_or_no_number(name):
+    """Arrays, lists, a radius for each image: an error that says what to give."""
+    model, x, y = small(), images(), torch.zeros(3).long()
+    wrong = [
+        ((x.numpy(), y, 0.1), "images are a ndarray"),
+        ((x, y.tolist(), 0.1), "labels are a list"),
+        ((x, y.numpy(), 0.1), "labels are a ndarray"),
+        ((x, y, torch.full((3,), 0.1)), "one number for all images"),
+        ((x, y, True), "one number for all images"),
+        ((x, y, None), "one number for all images"),
+        ((x, y, "0.1"), "one number for all images"),
+    ]
+    for given, words in wrong:
+        with pytest.raises(TypeError, match=words):
+            MARGINS[name](model, *given)
+
+
+def test_slopes_behind_a_backward_hook():
+    """A hook that scales gradients would make a lower bound exceed the upper one."""
+    model, x = small(), images()
+    handle = model[1].register_full_backward_hook(lambda m, i, o: (i[0] * 100,))
+    with pytest.raises(TypeError, match="Linear '1' has a backward hook"):
+        lipschitz.jacobian_norms(model, x)
+    handle.remove()
+    lipschitz.jacobian_norms(model, x)

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import advlib
 from advlib import bounds, certificates, models
-from advlib.networks import canonical
+from advlib.networks import canonical, gate
 from advlib.proof import reading
 from advlib.proof.certificates import (
     RejectedError,
@@ -158,8 +158,9 @@ class Far(torch.Tensor):
         return found.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else found
 
 
-def test_another_device():
+def test_another_device(monkeypatch):
     """Weights and images are brought to the CPU where they are read."""
+    monkeypatch.setattr(reading, "_PLAIN", (*reading._PLAIN, Far))  # imitates CUDA
     net = network()
     expected = exact_logits(net, X)
     for layer in (net[1], net[3]):
@@ -323,9 +324,53 @@ def test_a_bug_in_the_convolution_of_torch_is_caught(monkeypatch):
         return run(self, values, weight.flip(3), bias)
 
     monkeypatch.setattr(nn.Conv2d, "_conv_forward", wrong)
+    for read in (exact_logits, make_certificate):
+        with pytest.raises(TypeError, match=r"replaced Conv2d\._conv_forward"):
+            read(net, x) if read is exact_logits else read(net, x, y, 0.001)
+    monkeypatch.setattr(reading, "_CALLED", [])  # as if torch itself were wrong
+    monkeypatch.setattr(gate, "_OWN", [])
     assert exact_logits(net, x) == logits
     with pytest.raises(RejectedError, match="not implied"):
         check_certificate(net, x, y, 0.001, make_certificate(net, x, y, 0.001))
+
+
+@pytest.mark.parametrize("name", ["__call__", "_call_impl"])
+def test_a_method_of_every_module_that_a_program_replaced(name, monkeypatch):
+    """What runs is then not what the weights say, for the checker either."""
+    net, x = network(), X
+    y, own = label(net), getattr(nn.Module, name)
+    claim = make_certificate(net, x, y, EPS)
+    monkeypatch.setattr(nn.Module, name, lambda self, *a: -own(self, *a))
+    for read in (
+        lambda: check_certificate(net, x, y, EPS, claim),
+        lambda: exact_logits(net, x),
+        lambda: make_certificate(net, x, y, EPS),
+    ):
+        with pytest.raises(TypeError, match=f"replaced Module.{name}"):
+            read()
+
+
+class Negated(nn.Parameter):
+    """Numbers that are stored one way and multiplied another."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        """Minus what torch returns, for products."""
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if func is nn.functional.linear:
+            return -found.as_subclass(torch.Tensor)
+        return found
+
+
+def test_numbers_of_a_class_of_their_own():
+    """Its stored numbers are not what it computes with."""
+    net = network()
+    y, claim = label(net), make_certificate(net, X, label(net), EPS)
+    net[-1].weight = Negated(net[-1].weight.detach())
+    with pytest.raises(TypeError, match="are a Negated"):
+        check_certificate(net, X, y, EPS, claim)
+    with pytest.raises(TypeError, match="a Negated"):
+        make_certificate(net, X, y, EPS)
 
 
 # --------------------------------------------------- what runs beside the weights

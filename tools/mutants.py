@@ -34,6 +34,7 @@ TRAP = (
     "tests/test_attacks.py::test_the_clamp_trap",
 )
 SAME_FUNCTION = ("tests/test_same_function.py::test_another_function_is_refused",)
+GATE = "tests/test_gate.py"
 UNITS = ("tests/test_units.py",)
 WORDS = ("tests/test_words.py",)
 MINIMAL = ("tests/test_minimal.py",)
@@ -86,6 +87,48 @@ MUTANTS = [
         "if layer._forward_pre_hooks or layer._forward_hooks:",
         "if False:",
         SAME_FUNCTION,
+    ),
+    Mutant(
+        "a branch that works in place changes its neighbour",
+        "advlib/networks/layers.py",
+        "self.body(x.clone() if inside else x)",
+        "self.body(x)",
+        (f"{GATE}::test_layers_that_work_in_place_inside_a_residual",),
+    ),
+    Mutant(
+        "a tensor of a class of its own",
+        "advlib/networks/gate.py",
+        "if type(tensor) not in PLAIN:",
+        "if type(tensor) is None:",
+        (f"{GATE}::test_tensors_of_a_class_of_their_own",),
+    ),
+    Mutant(
+        "products of few bits",
+        "advlib/networks/gate.py",
+        'if found & {"tf32", "bf16"}:',
+        'if found & {"none of them"}:',
+        (f"{GATE}::test_products_of_few_bits_prove_nothing",),
+    ),
+    Mutant(
+        "rounding explains every difference",
+        "advlib/networks/gate.py",
+        "gap > ROUNDINGS * error",
+        "gap > 1e6 * error",
+        (f"{GATE}::test_the_comparison_sees_as_sharply_in_deep_networks",),
+    ),
+    Mutant(
+        "a compiled layer runs with its old weights",
+        "advlib/networks/canonical.py",
+        'other.__dict__.pop("_compiled_call_impl", None)',
+        "None",
+        (f"{GATE}::test_a_compiled_layer_is_read_and_not_run",),
+    ),
+    Mutant(
+        "one bad certificate costs the good ones",
+        "advlib/proof/files.py",
+        "_refuse_head(certificate)  # what",
+        "pass  # what",
+        ("tests/test_certificates.py::test_what_would_not_be_loaded_is_not_saved",),
     ),
     Mutant(
         "a subclass taken for its parent",
@@ -341,14 +384,14 @@ MUTANTS = [
     Mutant(
         "off the ball by 1e-3",
         "advlib/attacks/steps.py",
-        "radius = x.detach(), torch.inf if eps is None else eps",
-        "radius = x.detach(), torch.inf if eps is None else eps + 1e-3",
+        "torch.inf if eps is None else _held(eps, x.dtype)",
+        "torch.inf if eps is None else _held(eps, x.dtype) + 1e-3",
         ATTACKS,
     ),
     Mutant(
         "wrong units",
         "advlib/attacks/steps.py",
-        "radius = x.detach(), torch.inf if eps is None else eps",
+        "torch.inf if eps is None else _held(eps, x.dtype)",
         "radius = x.detach(), torch.inf if eps is None else eps / 255",
         ATTACKS,
     ),

@@ -50,7 +50,7 @@ def fgsm(
     check_all(model, x, y, eps)
     x = x.detach()
     delta = eps * input_gradient(model, x, y).sign()
-    return delta.clamp(-x, 1 - x) if box else delta
+    return delta.clamp(*free_room(x, box, eps))
 
 
 @outside_inference

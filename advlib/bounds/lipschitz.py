@@ -310,10 +310,11 @@ def jacobian_norms(model: nn.Module, x: Tensor) -> Tensor:
     ``x`` (N, ...) in [0, 1]; ``model`` returns (N, K), any number K. How steep it is
     *there*: the largest of them is a lower bound on its Lipschitz constant. Raises
     ``ValueError`` or ``TypeError`` for bad input, a model in train mode, outputs or
-    slopes that are not finite, and outputs of another shape.
+    slopes that are not finite, outputs of another shape, and backward hooks.
     """
     check_model(model)
     check_images(x)
+    gate.refuse_backward_hooks(model)
     return torch.linalg.matrix_norm(_jacobians(model, x), 2)
 
 

@@ -11,7 +11,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_model
+from advlib._check import check_model, model_dtype
 from advlib.networks import gate
 from advlib.networks.gate import is_kind
 from advlib.networks.layers import Normalize, Residual, TwoLogits
@@ -29,19 +29,11 @@ def canonical(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
     and for what ``gate.refuse_hidden`` refuses, and ``ValueError`` for weights with NaN
     or infinity and an input that does not fit.
     """
+    gate.refuse_hidden(model)  # before anything of it is read
     tensors = chain(model.parameters(), model.buffers())
-    like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
-    return _begin(model, shape, like, keep=True)
-
-
-def _begin(
-    model: nn.Module, shape: Sequence[int], like: Tensor, *, keep: bool
-) -> nn.Sequential:
-    gate.refuse_hidden(model)
-    tensors = chain(model.parameters(), model.buffers())
-    if not all(math.isfinite(t.detach().sum().item()) for t in tensors):
-        raise ValueError("the weights hold NaN or infinity, or are too large to add up")
-    return _canonical(model, tuple(shape), _Goal(like, keep, model))
+    own = model_dtype(model)
+    like = next((t for t in tensors if t.dtype == own), torch.zeros(()))
+    return _begin(model, shape, _Goal(like, True, model))
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,14 @@ class _Goal:
         name = names[0] if names else ""
         where = f" {name!r}" if name else ""
         return TypeError(f"no bound rule for {type(layer).__name__}{where}: {why}")
+
+
+def _begin(model: nn.Module, shape: Sequence[int], goal: _Goal) -> nn.Sequential:
+    """The canonical form of a ``model`` that ``gate.refuse_hidden`` has let pass."""
+    tensors = chain(model.parameters(), model.buffers())
+    if not all(math.isfinite(t.detach().sum().item()) for t in tensors):
+        raise ValueError("the weights hold NaN or infinity, or are too large to add up")
+    return _canonical(model, tuple(shape), goal)
 
 
 def _canonical(model: nn.Module, shape: tuple[int, ...], goal: _Goal) -> nn.Sequential:
@@ -93,7 +93,7 @@ def _canonical_layer(
         return None
     if is_kind(layer, nn.ReLU):
         return nn.ReLU()  # a fresh one: never in place, and each one counts
-    if is_kind(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+    if is_kind(layer, nn.Flatten) and _flattens_all(layer, shape):
         return nn.Flatten()
     if is_kind(layer, nn.Linear, nn.Conv2d):
         return _own(layer, goal)
@@ -101,13 +101,19 @@ def _canonical_layer(
         branches = layer.body, layer.shortcut
         return Residual(*[_canonical(b, shape, goal) for b in branches]).eval()
     if is_kind(layer, Normalize):
-        scale = (1 / goal.to(layer.std)).flatten()
-        return _channelwise(scale, -goal.to(layer.mean).flatten() * scale, goal.like)
+        return _normalize(layer, shape, goal)
     if is_kind(layer, nn.AvgPool2d):
         return _pool(layer, shape[0], goal)
     if is_kind(layer, nn.BatchNorm1d, nn.BatchNorm2d):
         return _batch_norm(layer, shape, before, goal)
     raise goal.refuse(layer, _why(layer))
+
+
+def _flattens_all(layer: nn.Flatten, shape: tuple[int, ...]) -> bool:
+    """Whether ``layer`` makes one row of an input of ``shape`` (without batch)."""
+    dims = len(shape) + 1
+    ends = layer.start_dim % dims, layer.end_dim % dims
+    return ends == (1, dims - 1)
 
 
 KNOWN = (nn.Linear, nn.Conv2d, nn.ReLU, nn.Flatten, nn.Sequential, nn.Identity)
@@ -118,7 +124,7 @@ KNOWN += (Residual, TwoLogits)
 def _why(layer: nn.Module) -> str:
     kind = next((k for k in KNOWN if isinstance(layer, k)), None)
     if kind is nn.Flatten:
-        return "Flatten must have its default dimensions, 1 to -1"
+        return "Flatten must make one row of each image: its dimensions 1 to -1"
     if kind is not None:
         return f"it is a {kind.__name__} that overrides what {kind.__name__} computes"
     rules = ", ".join(k.__name__ for k in KNOWN)
@@ -131,27 +137,80 @@ def _own(layer: nn.Linear | nn.Conv2d, goal: _Goal) -> nn.Module:
         options = {
             f"padding={layer.padding!r}": isinstance(layer.padding, str),
             f"padding_mode={layer.padding_mode!r}": layer.padding_mode != "zeros",
-            f"dilation={layer.dilation}": layer.dilation != (1, 1),
+            f"dilation={layer.dilation}": _pair(layer.dilation) != (1, 1),
         }
         odd = [option for option, is_odd in options.items() if is_odd]
         if odd:
             raise goal.refuse(layer, f"{odd[0]}; numbers, zeros and 1 have a rule")
-    if goal.keep:
+    weight, bias = layer.weight, layer.bias
+    if weight.numel() == 0:
+        raise goal.refuse(layer, "it has no inputs or no outputs")
+    if goal.keep and _says_its_shape(layer):
         return layer
-    bias = None if layer.bias is None else goal.to(layer.bias)
-    return with_weights(layer, goal.to(layer.weight), bias)
+    bias = None if bias is None else goal.to(bias)
+    return with_weights(layer, goal.to(weight), bias)
+
+
+def _says_its_shape(layer: nn.Linear | nn.Conv2d) -> bool:
+    """Whether the attributes of ``layer`` are those of its weight, options in pairs.
+
+    They are not after pruning by hand, or after ``layer.stride = 2``.
+    """
+    rows, columns = layer.weight.shape[:2]
+    if isinstance(layer, nn.Linear):
+        return layer.out_features == rows and layer.in_features == columns
+    said = layer.out_channels, layer.in_channels, layer.kernel_size
+    options = layer.stride, layer.padding, layer.dilation
+    pairs = all(type(option) is tuple and len(option) == 2 for option in options)
+    return pairs and said == (rows, columns * layer.groups, layer.weight.shape[2:])
 
 
 def with_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """Return a copy of a Linear or Conv2d ``layer`` with other ``weight``, ``bias``.
 
-    These are kept as they are, so that gradients flow through them.
+    These are kept as they are, so that gradients flow through them. The attributes that
+    speak of the weight's shape are made anew, and options of a Conv2d are pairs.
     """
     kind = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
     other = kind.__new__(kind)  # not a copy: a parametrised weight is a property
     other.__dict__.update(vars(layer), _parameters={}, _modules={})
     other.__dict__.update(weight=weight, bias=bias)
+    other.__dict__.pop("_compiled_call_impl", None)  # which would run the old layer
+    rows, columns = weight.shape[:2]
+    if kind is nn.Linear:
+        other.__dict__.update(in_features=columns, out_features=rows)
+        return other
+    own = {"in_channels": columns * layer.groups, "out_channels": rows}
+    own |= {"kernel_size": tuple(weight.shape[2:])}
+    for option in ("stride", "padding", "dilation"):
+        own[option] = _pair(getattr(layer, option))
+    other.__dict__.update(own)
     return other
+
+
+def _pair(option: str | int | Sequence[int] | None) -> object:
+    """Return ``option`` of a convolution for both axes; a word and None as they are."""
+    if option is None or isinstance(option, str):
+        return option
+    both = tuple(option) if isinstance(option, Sequence) else (option,)
+    return both * 2 if len(both) == 1 else both
+
+
+def _normalize(layer: Normalize, shape: tuple[int, ...], goal: _Goal) -> nn.Module:
+    """Return ``layer`` as a convolution; one value may serve all channels."""
+    mean, std = goal.to(layer.mean).flatten(), goal.to(layer.std).flatten()
+    if not {len(mean), len(std)} <= {1, shape[0]}:
+        raise goal.refuse(layer, f"its {len(mean)} means are not one for each channel")
+    mean, std = mean.expand(shape[0]), std.expand(shape[0])
+    _refuse_no_scale(layer, 1 / std, goal)
+    return _channelwise(1 / std, -mean / std, goal.like)
+
+
+def _refuse_no_scale(layer: nn.Module, scale: Tensor, goal: _Goal) -> None:
+    """Refuse a division by zero or the root of a negative variance."""
+    if not math.isfinite(scale.detach().sum().item()):
+        message = str(goal.refuse(layer, "its standard deviation is zero, or none"))
+        raise ValueError(message)
 
 
 def _channelwise(scale: Tensor, shift: Tensor, like: Tensor) -> nn.Conv2d:
@@ -163,9 +222,12 @@ def _channelwise(scale: Tensor, shift: Tensor, like: Tensor) -> nn.Conv2d:
 def _pool(layer: nn.AvgPool2d, c: int, goal: _Goal) -> nn.Conv2d:
     if layer.ceil_mode:
         raise goal.refuse(layer, "ceil_mode=True; without it there is a rule")
-    if layer.padding not in (0, (0, 0)) and not layer.count_include_pad:
+    kernel, stride, padding = map(
+        _pair, (layer.kernel_size, layer.stride, layer.padding)
+    )
+    if padding != (0, 0) and not layer.count_include_pad:
         raise goal.refuse(layer, "padding needs count_include_pad=True")
-    options = layer.kernel_size, layer.stride, layer.padding
+    options = kernel, kernel if stride is None else stride, padding
     conv = nn.Conv2d(c, c, *options, groups=c, device="meta")
     divisor = layer.divisor_override or math.prod(conv.kernel_size)
     weight = torch.ones(c, 1, *conv.kernel_size).to(goal.like) / divisor
@@ -182,6 +244,7 @@ def _batch_norm(
     if layer.running_var is None or layer.running_mean is None:
         raise goal.refuse(layer, "it has no running statistics")
     scale = (goal.to(layer.running_var) + layer.eps).rsqrt()
+    _refuse_no_scale(layer, scale, goal)
     scale = scale if layer.weight is None else scale * goal.to(layer.weight)
     shift = -goal.to(layer.running_mean) * scale
     shift = shift if layer.bias is None else shift + goal.to(layer.bias)
@@ -272,11 +335,14 @@ def canonical_double(
 ) -> nn.Sequential:
     """Return ``model``, for inputs of ``shape``, canonical, detached, float64, CPU.
 
-    Compared with ``model`` at images ``x`` (N, *shape) if given. Raises what
+    Compared with ``model`` at images ``x`` (N, *shape) if given; only without them may
+    its own arithmetic be coarser than float32's. Raises what
     ``canonical`` and ``gate.compare`` raise.
     """
     check_model(model)
-    net = _begin(model, shape, torch.zeros((), dtype=torch.float64), keep=False)
+    gate.refuse_hidden(model, coarse=x is not None)
+    like = torch.zeros((), dtype=torch.float64)
+    net = _begin(model, shape, _Goal(like, False, model))
     if x is not None:
         gate.compare(model, net, x)
     return net

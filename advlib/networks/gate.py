@@ -8,7 +8,7 @@ two things stand before them: what could compute anything else is refused by nam
 comparison.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from weakref import WeakKeyDictionary
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as globally
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -26,7 +27,7 @@ from advlib._check import model_dtype
 from advlib.networks.layers import Normalize, Residual, TwoLogits
 
 COMPARED = 100  # so many images of a batch are compared
-ROUNDINGS = 100  # units in the last place of the absolute terms that are rounding
+ROUNDINGS = 30  # so many times the rounding that is to be expected is rounding
 
 # what a subclass may define and still compute what its parent does
 HARMLESS = {
@@ -37,11 +38,14 @@ HARMLESS = {
     "__type_params__", "__final__", "_get_name", "extra_repr", "reset_parameters",
     "train", "eval", "to", "state_dict", "load_state_dict", "_load_from_state_dict",
     "_save_to_state_dict", "get_extra_state", "set_extra_state", "_version",
-    "__init_subclass__", "__class_getitem__", "__dir__",
+    "__init_subclass__", "__class_getitem__", "__dir__", "__getstate__", "__setstate__",
+    "__deepcopy__",
 }  # fmt: skip
-CALLS = ("forward", "_call_impl", "_wrapped_call_impl", "_slow_forward")
-CALLS += ("_conv_forward", "__call__")
-PLACES = ("torch.nn.", "advlib.")  # modules where the methods of known layers are made
+CALLS = frozenset({
+    "forward", "_call_impl", "_wrapped_call_impl", "_slow_forward", "_conv_forward",
+    "__call__",
+})  # fmt: skip
+PLACES = ("torch", "advlib.")  # modules where the methods of known layers are made
 
 # what these classes compute: a program may replace a method of the class itself
 KNOWN = (
@@ -50,11 +54,15 @@ KNOWN = (
     Residual, TwoLogits,
 )  # fmt: skip
 _OWN = [
-    (kind, c, getattr(kind, c))
-    for kind in KNOWN
-    for c in CALLS
-    if hasattr(kind, c) and c != "_conv_forward"  # which the comparison sees
+    (kind, c, getattr(kind, c)) for kind in KNOWN for c in CALLS if hasattr(kind, c)
 ]
+# and what their forward calls
+_OWN += [
+    (F, name, getattr(F, name))
+    for name in ("linear", "conv2d", "relu", "batch_norm", "avg_pool2d")
+]
+_FOREIGN = {own for *_, own in _OWN if not own.__module__.startswith(PLACES)}
+PLAIN = (Tensor, nn.Parameter)  # all others may compute what they like
 
 # what remakes a weight before each call, and what makes it permanent
 REMAKERS = {
@@ -108,45 +116,142 @@ def _walk(model: nn.Module) -> list[nn.Module]:
     return found
 
 
-def refuse_hidden(model: nn.Module) -> None:
+def refuse_hidden(model: nn.Module, *, coarse: bool = True) -> None:
     """Refuse a ``model`` that computes outside its layers' forward and parameters.
 
     Forward hooks and pre-hooks, on any module inside or global, ``forward`` set on an
     instance, weights remade before each call (the old ``weight_norm``,
-    ``spectral_norm``, ``prune``), a method of torch's own classes replaced; and the
-    lower precision of ``torch.autocast``, in which bounds would round, too. Whether a
-    layer's class has a forward of its own: ``is_kind``. Raises ``TypeError`` that names
-    the module and the way out.
+    ``spectral_norm``, ``prune``), a method or function of torch's own replaced,
+    tensors of a class of their own; with ``coarse`` also arithmetic coarser than
+    float32's (``refuse_coarse``). Whether a layer's class has a forward of its own:
+    ``is_kind``. Raises ``TypeError`` that names the module and the way out.
     """
-    if any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")):
-        raise TypeError(
-            "inside torch.autocast sums are rounded to half precision, those of "
-            "bounds, too: ask for bounds outside of it"
-        )
+    walked = _walk(model)
+    if coarse:
+        refuse_coarse(walked)
     if globally._global_forward_hooks or globally._global_forward_pre_hooks:
         raise TypeError(
             "a global forward hook of torch may change what every layer returns, and "
             "bounds would not see it: remove it"
         )
     for kind, call, own in _OWN:
-        if getattr(kind, call) is not own or not own.__module__.startswith(PLACES):
+        if getattr(kind, call) is not own or own in _FOREIGN:
+            name = kind.__name__.removeprefix("torch.nn.")
             raise TypeError(
-                f"the program has replaced {kind.__name__}.{call} by a function of its "
+                f"the program has replaced {name}.{call} by a function of its "
                 "own, which bounds would not see: put the original back"
             )
+    for layer in walked:
+        _refuse_layer(model, layer)
+
+
+def _refuse_layer(model: nn.Module, layer: nn.Module) -> None:
+    """Refuse one ``layer`` of ``model``, the modules inside it not looked at."""
+    if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
+        raise TypeError(
+            f"{_place(model, layer)} has no weights yet: run the model once"
+        )
+    if isinstance(layer, torch.jit.ScriptModule):
+        raise TypeError(
+            f"{_place(model, layer)} is made by torch.jit: bounds read the network "
+            "that it was made from"
+        )
+    if layer._forward_pre_hooks or layer._forward_hooks:
+        raise TypeError(_hooked(model, layer))
+    if hasattr(layer, "_orig_mod"):
+        raise TypeError(
+            f"{_place(model, layer)} is made by torch.compile: bounds read the "
+            "network that was compiled, its _orig_mod"
+        )
+    if not CALLS.isdisjoint(vars(layer)):
+        raise TypeError(
+            f"{_place(model, layer)} has its own forward, set on the instance, "
+            "which bounds would not see: delete it, or make it a layer"
+        )
+    for held in (layer._parameters, layer._buffers):
+        for name, tensor in held.items():
+            if tensor is not None:
+                _refuse_tensor(model, layer, name, tensor)
+
+
+def _refuse_tensor(
+    model: nn.Module, layer: nn.Module, name: str, tensor: Tensor
+) -> None:
+    """Refuse a ``tensor`` of ``layer`` whose numbers are not simply there."""
+    if type(tensor) not in PLAIN:
+        why = f"is a {type(tensor).__name__}, whose sums may be its own"
+    elif tensor.layout is not torch.strided or tensor.is_meta:
+        why = f"is stored as {'meta' if tensor.is_meta else tensor.layout}"
+    elif tensor.is_complex():
+        why = "is complex"
+    else:
+        return
+    raise TypeError(
+        f"the {name} of {_place(model, layer)} {why}: bounds read plain, dense, "
+        "real tensors"
+    )
+
+
+def refuse_backward_hooks(model: nn.Module) -> None:
+    """Refuse a ``model`` whose gradients a hook may change: they are no slopes.
+
+    Raises ``TypeError`` that names the module.
+    """
+    if globally._global_backward_hooks or globally._global_backward_pre_hooks:
+        raise TypeError("a global backward hook may change all gradients: remove it")
     for layer in _walk(model):
-        if layer._forward_pre_hooks or layer._forward_hooks:
-            raise TypeError(_hooked(model, layer))
-        if hasattr(layer, "_orig_mod"):
+        if layer._backward_hooks or layer._backward_pre_hooks:
             raise TypeError(
-                f"{_place(model, layer)} is made by torch.compile: bounds read the "
-                "network that was compiled, its _orig_mod"
+                f"{_place(model, layer)} has a backward hook, which may change the "
+                "gradients, so that they are no slopes: remove it"
             )
-        if any(call in vars(layer) for call in CALLS):
-            raise TypeError(
-                f"{_place(model, layer)} has its own forward, set on the instance, "
-                "which bounds would not see: delete it, or make it a layer"
-            )
+
+
+def refuse_coarse(layers: Iterable[nn.Module]) -> None:
+    """Refuse ``layers`` whose sums, and those of bounds, are rounded coarsely.
+
+    In ``torch.autocast``, in a dtype coarser than float32, or where a setting lets
+    products of float32 be made of fewer bits (TF32, bfloat16). ``layers``: all modules
+    of a network. Raises ``TypeError``.
+    """
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        raise TypeError(
+            "inside torch.autocast sums are rounded to half precision, those of "
+            "bounds, too: ask for bounds outside of it"
+        )
+    places = {
+        (tensor.dtype, tensor.device.type)
+        for layer in layers
+        for held in (layer._parameters, layer._buffers)
+        for tensor in held.values()
+        if tensor is not None
+    }
+    floats = {dtype for dtype, _ in places if dtype.is_floating_point}
+    coarse = sorted(str(d) for d in floats - {torch.float32, torch.float64})
+    if coarse:
+        raise TypeError(
+            f"the weights are {coarse[0]}: bounds would be rounded as coarsely, and "
+            "prove nothing; ask for those of a copy, copy.deepcopy(model).float()"
+        )
+    if torch.float32 in floats and not _structure_only.get():
+        gpu = any(kind == "cuda" for _, kind in places)
+        _refuse_few_bits(gpu and torch.cuda.is_available())
+
+
+def _refuse_few_bits(cuda: bool) -> None:
+    """Refuse settings by which products of float32 keep fewer than its 24 bits."""
+    backends = torch.backends
+    asked = [backends.mkldnn.matmul, backends.mkldnn.conv]
+    if cuda:
+        asked += [backends.cuda.matmul, backends.cudnn.conv]
+    found = {getattr(one, "fp32_precision", "none") for one in asked}
+    if found & {"tf32", "bf16"}:
+        raise TypeError(
+            f"products of float32 are set to {min(found & {'tf32', 'bf16'})}, of fewer "
+            "bits: bounds would be rounded as coarsely; call "
+            'torch.set_float32_matmul_precision("highest")'
+            + (" and set torch.backends.cudnn.allow_tf32 = False" if cuda else "")
+        )
 
 
 def _place(model: nn.Module, layer: nn.Module) -> str:
@@ -212,7 +317,7 @@ def compare(model: nn.Module, net: nn.Sequential, x: Tensor) -> None:
     """Refuse the canonical ``net`` unless it returns what ``model`` does at ``x``.
 
     ``x`` (N, ...), of which the first hundred are run, in the dtype of ``model``; the
-    two may differ by rounding, measured by the absolute terms of all sums. Nothing is
+    two may differ by rounding: thirty times what is to be expected. Nothing is
     run if the parameters, buffers, layers and shape are those of the last comparison.
     Raises ``ValueError`` for a difference, and for logits with NaN or infinity.
     """
@@ -228,20 +333,21 @@ def compare(model: nn.Module, net: nn.Sequential, x: Tensor) -> None:
 
 
 def _compare(model: nn.Module, net: nn.Sequential, x: Tensor) -> None:
-    inner, own = _weights(net), model_dtype(model)
-    like = inner[0] if inner else x
+    own = model_dtype(model)
     with torch.no_grad():
         want = model(x.to(x.dtype if own is None else own, copy=True))
-        y = x.to(like)
-        have, size = _evaluated(net, y, y.abs())
-    if not isinstance(want, Tensor) or want.shape != have.shape:
-        shape = tuple(want.shape) if isinstance(want, Tensor) else type(want).__name__
-        raise ValueError(f"the model returns {shape}, its layers {tuple(have.shape)}")
+        if not isinstance(want, Tensor):
+            raise ValueError(f"the model returns a {type(want).__name__}, no logits")
+        y, unit = x.to(want.device).double(), torch.finfo(want.dtype).eps
+        have, error = _evaluated(net, y, unit * y.abs(), unit)
+    if want.shape != have.shape:
+        raise ValueError(
+            f"the model returns {tuple(want.shape)}, its layers {tuple(have.shape)}"
+        )
     if not want.isfinite().all():
         raise ValueError("the logits hold NaN or infinity: look at the weights")
-    coarse = max(torch.finfo(t.dtype).eps for t in (want, have))
-    gap = (want.to(have) - have).abs()
-    far = gap > ROUNDINGS * coarse * size
+    gap = (want.double() - have).abs()
+    far = gap > ROUNDINGS * error.nan_to_num(nan=torch.inf)
     if far.any():
         raise ValueError(
             f"the layers as bounds read them are not the network that runs: at image "
@@ -250,38 +356,45 @@ def _compare(model: nn.Module, net: nn.Sequential, x: Tensor) -> None:
         )
 
 
-def _weights(net: nn.Module) -> list[Tensor]:
-    layers = [m for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    return [layer.weight for layer in layers]
-
-
 def _evaluated(
-    net: nn.Sequential, value: Tensor, size: Tensor
+    net: nn.Sequential, value: Tensor, error: Tensor, unit: float
 ) -> tuple[Tensor, Tensor]:
-    """Carry a ``value`` and its absolute terms through ``net``, from the weights alone.
+    """Carry ``value`` through ``net`` in float64, and the ``error`` to be expected.
 
-    By no affine layer's own ``forward``: so one that was replaced differs.
-    Returns the output, and the sum of the absolute terms of each of its entries.
+    From the weights alone, by no affine layer's own ``forward``: so one that was
+    replaced differs. ``unit``: the rounding of the model's dtype. In each layer an
+    error as large as if all roundings of its own sums had one sign; those that come in
+    are carried on as independent ones, which grow as the values do. (All of one sign
+    they would grow with the depth beyond any use.) Returns the output and its error.
     """
     for layer in net:
         if isinstance(layer, Residual):
             first, second = (
-                _evaluated(branch, value, size)
+                _evaluated(branch, value, error, unit)
                 for branch in (layer.body, layer.shortcut)
             )
-            value, size = first[0] + second[0], first[1] + second[1]
+            value = first[0] + second[0]
+            error = torch.hypot(first[1], second[1]) + unit * value.abs()
         elif isinstance(layer, (nn.Linear, nn.Conv2d)):
-            absolute = None if layer.bias is None else layer.bias.abs()
-            value = _affine(layer, value, layer.weight, layer.bias)
-            size = _affine(layer, size, layer.weight.abs(), absolute)
+            weight = layer.weight.double()
+            bias = None if layer.bias is None else layer.bias.double()
+            absolute = None if bias is None else bias.abs()
+            terms = _affine(layer, value.abs(), weight.abs(), absolute)
+            # scaled, so that no square leaves the range of float64
+            tiny = torch.finfo(torch.float64).tiny
+            most, top = (t.abs().amax().clamp(min=tiny) for t in (error, weight))
+            square = _affine(layer, (error / most) ** 2, (weight / top) ** 2, None)
+            error = most * top * square.clamp(min=0).sqrt() + unit * terms
+            value = _affine(layer, value, weight, bias)
         elif isinstance(layer, nn.Flatten):
             ends = layer.start_dim, layer.end_dim
-            value, size = value.flatten(*ends), size.flatten(*ends)
+            value, error = value.flatten(*ends), error.flatten(*ends)
         elif isinstance(layer, nn.ReLU):
+            error = torch.where(value > -ROUNDINGS * error, error, 0)
             value = value.clamp(min=0)
         else:  # a smooth activation, of which Lipschitz bounds know the slope
             value = layer(value)
-    return value, size
+    return value, error
 
 
 def _affine(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -31,7 +31,10 @@ class Normalize(nn.Module):
 
 
 class Residual(nn.Module):
-    """Return ``body(x) + shortcut(x)``; without ``shortcut``, ``body(x) + x``."""
+    """Return ``body(x) + shortcut(x)``; without ``shortcut``, ``body(x) + x``.
+
+    Both branches see the same ``x``, also if a layer in them works in place.
+    """
 
     def __init__(
         self, body: nn.Sequential, shortcut: nn.Sequential | None = None
@@ -42,7 +45,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of the two branches at ``x`` (N, ...)."""
-        return self.body(x) + self.shortcut(x)
+        inside = any(getattr(layer, "inplace", False) for layer in self.modules())
+        return self.body(x.clone() if inside else x) + self.shortcut(x)
 
 
 class TwoLogits(nn.Module):

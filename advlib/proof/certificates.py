@@ -16,12 +16,7 @@ from torch import Tensor, nn
 
 from advlib import bounds
 from advlib._check import outside_inference
-from advlib.networks.canonical import (
-    affine_matrix,
-    canonical,
-    output_shape,
-    with_weights,
-)
+from advlib.networks.canonical import affine_matrix, canonical_double, output_shape
 from advlib.proof.arithmetic import Exact, RejectedError
 from advlib.proof.checker import check_certificate, exact_logits
 from advlib.proof.files import GRID, SLOPE_GRID, Certificate, load, save
@@ -84,11 +79,9 @@ def _affine_layers(
     """
     found: list[tuple[Tensor, Tensor]] = []
     fold = False  # whether no ReLU came after the last of them
-    for layer in canonical(model, shape):
+    for layer in canonical_double(model, shape):
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            stored = layer.weight, layer.bias
-            wide = [p if p is None else p.detach().double().cpu() for p in stored]
-            weight, bias = affine_matrix(with_weights(layer, *wide), shape)
+            weight, bias = affine_matrix(layer, shape)
             if fold:
                 before = found.pop()
                 weight, bias = weight @ before[0], weight @ before[1] + bias

@@ -82,13 +82,16 @@ def save(
     ``notes`` (JSON) say where they come from. The SHA-256 of the content is stored with
     it; a process that dies leaves the old file. Raises ``ValueError`` for none at all,
     ``RejectedError`` for certificates of several networks, ``OverflowError`` for an
-    interval that 32 bits do not hold, and as ``form``.
+    interval that 32 bits do not hold, as ``form``, and for a label that is no class
+    and a radius that is none. Nothing is written then.
     """
     if not certificates:
         raise ValueError("no certificates to save")
     forms = [form(certificate) for certificate in certificates]
     if any(other != forms[0] for other in forms):
         raise RejectedError("certificates of several networks: keep a file for each")
+    for certificate in certificates:
+        _refuse_head(certificate)  # what ``load`` would refuse, with the good ones
     tensors = {}
     for part, kind in PARTS.items():
         for k in range(len(forms[0])):
@@ -154,11 +157,16 @@ def _unstacked(
         parts = [[tensors[f"{part}.{k}"][i] for k in many] for part in PARTS]
         parts = [tuple(array.astype(np.int64) for array in part) for part in parts]
         found.append(Certificate(*head, *parts))
-        classes = {k for k, _ in form(found[-1])}
-        if len(classes) > 1 or any(not 0 <= head[0] < k for k in classes):
-            raise RejectedError("a label in the file is no class")
-        try:
-            check_eps(head[1])
-        except ValueError as error:
-            raise RejectedError(f"a radius in the file is none: {error}") from error
+        _refuse_head(found[-1])
     return found
+
+
+def _refuse_head(certificate: Certificate) -> None:
+    """Refuse a label that is no class and a radius that is none."""
+    classes = {k for k, _ in form(certificate)}
+    if len(classes) > 1 or any(not 0 <= certificate.label < k for k in classes):
+        raise RejectedError(f"the label {certificate.label} is no class")
+    try:
+        check_eps(certificate.eps)
+    except (TypeError, ValueError) as error:
+        raise RejectedError(f"a radius of the file is none: {error}") from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as of_all_modules
 from torch.nn.utils import parametrize
@@ -27,6 +28,13 @@ _DROPOUT = (
 )  # fmt: skip
 _KNOWN = (nn.Sequential, nn.Identity, nn.Flatten, nn.ReLU, nn.Linear, nn.Conv2d)
 _FORWARD = {kind: kind.forward for kind in (*_KNOWN, *_DROPOUT)}
+_CALLED = [  # on the way to and in a forward
+    (kind, name, getattr(kind, name))
+    for kind in (nn.Module, *_KNOWN)
+    for name in ("__call__", "_call_impl", "_wrapped_call_impl", "_conv_forward")
+    if hasattr(kind, name)
+] + [(F, name, getattr(F, name)) for name in ("linear", "conv2d", "relu")]
+_PLAIN = (Tensor, nn.Parameter)  # another class may compute what it likes
 _READ = {
     "weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode",
     "start_dim", "end_dim", "training",
@@ -139,6 +147,7 @@ def read_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     that does not fit and for dropout in train mode.
     """
     _refuse_global_hooks()
+    _refuse_replaced()
     layers: list[Layer] = []
     shape = tuple(shape)
     for name, layer, kind in _opened(model, ""):
@@ -181,6 +190,16 @@ def _refuse_global_hooks() -> None:
             "a forward hook of all modules is registered, so that what runs is not "
             "what the layers' weights say: remove it (handle.remove())"
         )
+
+
+def _refuse_replaced() -> None:
+    """Refuse a program that has replaced what torch runs on weights."""
+    for owner, name, own in _CALLED:
+        if getattr(owner, name) is not own or not own.__module__.startswith("torch"):
+            raise TypeError(
+                f"the program has replaced {owner.__name__}.{name}, so that what runs "
+                "is not what the layers' weights say: put the original back"
+            )
 
 
 def _refuse_hooks(layer: nn.Module, name: str) -> None:
@@ -239,6 +258,12 @@ def _two_rows(name: str, layers: Sequence[Layer]) -> Layer:
 def _stored(name: str, layer: nn.Module) -> tuple[np.ndarray, np.ndarray, torch.dtype]:
     """Return weight and bias (zeros if there is none) of ``layer``, and the dtype."""
     weight, bias = layer.weight, layer.bias
+    for part in (weight, bias):
+        if part is not None and type(part) not in _PLAIN:
+            raise TypeError(
+                f"no exact rule for {name}: its numbers are a {type(part).__name__}, "
+                "whose sums may be its own"
+            )
     for first, again in ((weight, layer.weight), (bias, layer.bias)):
         if first is not again and not _equal(first, again):  # both were computed
             raise TypeError(f"{name} computes other weights at every call")
