@@ -413,7 +413,7 @@ def test_one_dtype_throughout(name, kind):
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("eps", [8 / 255, 0.1, 0.3])
 def test_the_ball_has_the_radius_that_was_asked_for(kind, eps):
-    """Rounded to the nearest number of a coarse dtype it would be up to 0.4 % larger."""
+    """To the nearest number of a coarse dtype it would be up to 0.4 % larger."""
     model = models.seeded(models.mlp, (1, 4, 4), [16], 3, seed=0).to(kind)
     x = (X / 2 + 0.25).to(kind)
     y = model(x).argmax(1)

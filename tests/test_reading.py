@@ -151,16 +151,17 @@ class Far(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        """As a tensor, but for the ways to NumPy."""
+        """As a tensor, but for its device and the ways to NumPy."""
+        if func == torch.Tensor.device.__get__:
+            return torch.device("cuda", 0)
         if func in (torch.Tensor.numpy, torch.Tensor.__array__):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         found = super().__torch_function__(func, types, args, kwargs or {})
         return found.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else found
 
 
-def test_another_device(monkeypatch):
+def test_another_device():
     """Weights and images are brought to the CPU where they are read."""
-    monkeypatch.setattr(reading, "_PLAIN", (*reading._PLAIN, Far))  # imitates CUDA
     net = network()
     expected = exact_logits(net, X)
     for layer in (net[1], net[3]):

@@ -98,8 +98,8 @@ MUTANTS = [
     Mutant(
         "a tensor of a class of its own",
         "advlib/networks/gate.py",
-        "if type(tensor) not in PLAIN:",
-        "if type(tensor) is None:",
+        "if type(tensor) not in PLAIN and",
+        "if type(tensor) is None and",
         (f"{GATE}::test_tensors_of_a_class_of_their_own",),
     ),
     Mutant(
@@ -392,7 +392,7 @@ MUTANTS = [
         "wrong units",
         "advlib/attacks/steps.py",
         "torch.inf if eps is None else _held(eps, x.dtype)",
-        "radius = x.detach(), torch.inf if eps is None else eps / 255",
+        "torch.inf if eps is None else _held(eps, x.dtype) / 255",
         ATTACKS,
     ),
     Mutant(

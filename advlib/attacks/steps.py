@@ -181,7 +181,7 @@ def _held(eps: float, dtype: torch.dtype) -> float:
     """
     if torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps:
         return eps
-    nearest = torch.tensor(float(eps), dtype=dtype)
+    nearest = torch.tensor(float(eps), dtype=dtype, device="cpu")
     below = torch.nextafter(nearest, torch.zeros_like(nearest))
     return float(nearest if float(nearest) <= eps else below)
 

@@ -177,8 +177,11 @@ def _refuse_layer(model: nn.Module, layer: nn.Module) -> None:
 def _refuse_tensor(
     model: nn.Module, layer: nn.Module, name: str, tensor: Tensor
 ) -> None:
-    """Refuse a ``tensor`` of ``layer`` whose numbers are not simply there."""
-    if type(tensor) not in PLAIN:
+    """Refuse a ``tensor`` of ``layer`` whose numbers are not simply there.
+
+    A class of its own may stand for another device, from which plain numbers come.
+    """
+    if type(tensor) not in PLAIN and not brings_plain(tensor):
         why = f"is a {type(tensor).__name__}, whose sums may be its own"
     elif tensor.layout is not torch.strided or tensor.is_meta:
         why = f"is stored as {'meta' if tensor.is_meta else tensor.layout}"
@@ -190,6 +193,11 @@ def _refuse_tensor(
         f"the {name} of {_place(model, layer)} {why}: bounds read plain, dense, "
         "real tensors"
     )
+
+
+def brings_plain(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is on another device, and plain once it is brought from it."""
+    return tensor.device.type != "cpu" and type(tensor.detach().cpu()) is Tensor
 
 
 def refuse_backward_hooks(model: nn.Module) -> None:

@@ -34,7 +34,6 @@ _CALLED = [  # on the way to and in a forward
     for name in ("__call__", "_call_impl", "_wrapped_call_impl", "_conv_forward")
     if hasattr(kind, name)
 ] + [(F, name, getattr(F, name)) for name in ("linear", "conv2d", "relu")]
-_PLAIN = (Tensor, nn.Parameter)  # another class may compute what it likes
 _READ = {
     "weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode",
     "start_dim", "end_dim", "training",
@@ -259,7 +258,7 @@ def _stored(name: str, layer: nn.Module) -> tuple[np.ndarray, np.ndarray, torch.
     """Return weight and bias (zeros if there is none) of ``layer``, and the dtype."""
     weight, bias = layer.weight, layer.bias
     for part in (weight, bias):
-        if part is not None and type(part) not in _PLAIN:
+        if part is not None and not _is_plain(part):
             raise TypeError(
                 f"no exact rule for {name}: its numbers are a {type(part).__name__}, "
                 "whose sums may be its own"
@@ -272,6 +271,13 @@ def _stored(name: str, layer: nn.Module) -> tuple[np.ndarray, np.ndarray, torch.
     if bias.shape != weight.shape[:1]:
         raise ValueError(f"{name}: the bias {bias.shape} does not fit its weight")
     return weight, bias, dtype
+
+
+def _is_plain(part: Tensor) -> bool:
+    """Whether ``part`` is of torch's own classes, once it has left another device."""
+    if type(part) in (Tensor, nn.Parameter):
+        return True
+    return part.device.type != "cpu" and type(part.detach().cpu()) is Tensor
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
