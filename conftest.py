@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["ADVLIB_DATA"] = os.path.abspath(os.environ["ADVLIB_DATA"])
     name = data.default().name
     os.environ["ADVLIB_DATASET"] = name
-    os.environ.pop("ADVLIB_IMAGENET", None)  # its outputs are not the committed ones
+    os.environ.pop("ADVLIB_IMAGENET_FOLDER", None)  # not the committed outputs
     if config.getoption("nbval", default=False) and name != COMMITTED:
         config.option.nbval, config.option.nbval_lax = False, True
 

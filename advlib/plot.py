@@ -211,7 +211,7 @@ def both_sides(ax: Axes) -> None:
         "attack": [(0.0, 0.18, "FGSM"), (1.6, 0.5, "PGD"), (3.2, 0.74, "restarts"),
                    (4.8, 0.9, "ensembles")],
         "bound": [(0.0, 2.0, "intervals"), (1.6, 1.6, "CROWN"),
-                  (3.2, 1.34, "linear programs"), (4.8, 1.14, "optimised slopes")],
+                  (3.2, 1.26, "optimised slopes"), (4.8, 1.14, "linear programs")],
     }  # fmt: skip
     for side, points in steps.items():
         x = [p[0] for p in points] + [6.4]
@@ -228,7 +228,8 @@ def both_sides(ax: Axes) -> None:
                 color=color,
                 va="bottom" if up else "top",
             )
-    ax.plot([0, 6.4], [truth, truth], color=COLORS["exact"])
+    ax.plot([0, 6.4], [truth, truth], ":", color=COLORS["exact"], lw=1)
+    ax.plot([5.8, 6.4], [truth, truth], color=COLORS["exact"], lw=4)  # its effort
     for height, side, words in [
         (1.5, "bound", "upper bounds\n(Chapter 6)"),
         (truth, "exact", "exact: integer programs,\nbranch and bound (Chapter 5)"),

@@ -5,18 +5,24 @@ says by which command, from which seeds and images, with which versions and in w
 time; its digest shows an edit by hand.
 """
 
+import base64
+import binascii
 import hashlib
 import json
 import platform
 import re
+import zlib
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+
+import numpy as np
 
 from advlib.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "numpy", "cvxpy", "highspy")
+PACKED = ("bool", "int8", "uint8")  # what ``pack`` takes: masks and small integers
 KEYS = {
     "command": str,
     "seeds": list,
@@ -102,6 +108,36 @@ def load(name: str) -> dict:
     if _digest(record) != digest:
         raise ValueError(f"{path.name} was altered; remake it: {record['command']}")
     return record
+
+
+def pack(array: np.ndarray) -> str:
+    """Return ``array``, a mask or small integers of any shape, as text for a record.
+
+    The text names type and shape, and holds the bytes compressed; ``unpack`` reads it
+    back exactly. Raises ``ValueError`` for a type that is not one of ``PACKED``.
+    """
+    array = np.asarray(array)
+    if array.dtype.name not in PACKED:
+        raise ValueError(f"pack takes {', '.join(PACKED)}, not {array.dtype.name}")
+    shape = "x".join(map(str, array.shape))
+    content = base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
+    return f"{array.dtype.name} {shape} {content}"
+
+
+def unpack(text: str) -> np.ndarray:
+    """Return the array that ``pack`` made ``text`` of.
+
+    Raises ``ValueError`` for a text that ``pack`` does not write.
+    """
+    try:
+        kind, shape, content = text.split(" ")
+        if kind not in PACKED:
+            raise ValueError(f"the type {kind!r} is none of {PACKED}")
+        raw = zlib.decompress(base64.b64decode(content, validate=True))
+        sides = [int(side) for side in shape.split("x") if side]
+        return np.frombuffer(raw, dtype=kind).reshape(sides).copy()
+    except (ValueError, binascii.Error, zlib.error) as error:
+        raise ValueError(f"no packed array: {error}") from error
 
 
 def _path(name: str) -> Path:

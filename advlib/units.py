@@ -149,9 +149,10 @@ class Affine:
 def fit_transform(phi: Tensor, kind: str, *, tolerance: float = 1e-8) -> Affine:
     """Return the map that makes ``phi`` (N, n) "raw", "centred", "z-scored", ...
 
-    ... or "whitened", by ``kind``. Whitening is symmetric (the whitened features that
-    stay closest to ``phi``), so that unit i is still about unit i. Units, or principal
-    directions, whose variance is at most ``tolerance`` times the largest go to 0.
+    ... or "whitened", by ``kind``. Whitening is symmetric: of all whitened features
+    these stay closest to ``phi``. Still, coordinate i is a mixture, and its correlation
+    with unit i may be one half. Units, or principal directions, whose variance is at
+    most ``tolerance`` times the largest go to 0.
     Raises ``ValueError`` for another kind, and what ``spectrum`` raises.
     """
     if kind not in KINDS:
@@ -323,18 +324,22 @@ def mean_difference(
     return float(groups[0].mean() - groups[1].mean()), float(low), float(high)
 
 
-def verdict(low: float, high: float, margin: float) -> str:
+def verdict(low: float, high: float, tolerance: float) -> str:
     """Return what an interval [``low``, ``high``] of a difference supports.
 
-    "no difference" if it lies inside (-margin, margin), a ``margin`` named before the
-    data were seen; else "difference" if it leaves out 0; else "undecided". Raises
-    ``ValueError`` unless low <= high and margin > 0.
+    With a ``tolerance`` named before the data were seen, two questions and four
+    answers. An interval inside (-tolerance, tolerance) is "no difference" if it holds
+    0, else "negligible": there is a difference, too small to matter. Any other is
+    "undecided" if it holds 0, else "difference", of which the size may still be below
+    the tolerance. Raises ``ValueError`` unless low <= high and tolerance > 0.
     """
-    if not (low <= high and margin > 0):
-        raise ValueError(f"need low <= high and margin > 0: {low}, {high}, {margin}")
-    if -margin < low and high < margin:
-        return "no difference"
-    return "difference" if low > 0 or high < 0 else "undecided"
+    if not (low <= high and tolerance > 0):
+        raise ValueError(
+            f"need low <= high and tolerance > 0: {low}, {high}, {tolerance}"
+        )
+    if -tolerance < low and high < tolerance:
+        return "no difference" if low <= 0 <= high else "negligible"
+    return "undecided" if low <= 0 <= high else "difference"
 
 
 # ---------------------------------------------------------------- causes: rotations

@@ -66,6 +66,46 @@ def test_transfer_reads_source_then_network(tiny):
     )
 
 
+def test_hits_are_the_images_behind_the_counts(tiny):
+    """Masks in the order source, network, image; what reaches the target is fooled."""
+    nets, x, y = tiny
+    x, y, target = blind_spots.images(nets, x, y, 10)
+    deltas = {
+        name: attacks.lbfgs(net, x, target, loss="margin").delta
+        for name, net in nets.items()
+    }
+    table = blind_spots.transfer(nets, x, y, deltas)["native"]
+    found = blind_spots.hits(nets, x, y, target, deltas)["native"]
+    fooled, reached = (results.unpack(found[k]) for k in ("fooled", "target"))
+    assert fooled.shape == (2, 2, 10)
+    assert (reached <= fooled).all()
+    assert reached[0, 0].all()
+    for source, masks in zip(nets, fooled, strict=True):
+        assert masks.sum(1).tolist() == [table[source][name] for name in nets]
+    noise = blind_spots.noise_hits(nets, x, y, {"much": 0.5})["much"]
+    total = blind_spots.noise(nets, x, y, {"much": 0.5})["much"]
+    assert results.unpack(noise).sum((0, 2)).tolist() == list(total.values())
+
+
+def test_cosines_by_hand():
+    """Each pair once, image by image."""
+    right, up = torch.tensor([[1.0, 0], [2, 0]]), torch.tensor([[0.0, 3], [1, 1]])
+    found = blind_spots.cosines({"a": right, "b": up, "c": -right})
+    assert found["a"]["b"] == [0.0, 0.707]
+    assert found["a"]["c"] == [-1.0, -1.0]
+    assert set(found) == {"a", "b"}
+    assert set(found["b"]) == {"c"}
+
+
+def test_the_box_makes_noise_brighter(tiny):
+    """Nothing is clipped in the middle of the box; the same draws for both kinds."""
+    nets, x, y = tiny
+    middle = 0.5 + 0 * x[:10]
+    found = blind_spots.box_or_not(nets, middle, y[:10], 0.05)
+    assert found["clipped"] == found["plain"]
+    assert set(found["plain"]) == set(nets)
+
+
 def test_noise_counts_every_draw(tiny):
     """Noise of length zero fools nobody; of full length it is counted per draw."""
     nets, x, y = tiny
@@ -99,6 +139,11 @@ def test_the_record(part):
             for found in (ce, margin, pgd):
                 assert np.nanmin(found / group["exact"][name]) >= 1 - 1e-4
             assert np.nanmean(margin / group["exact"][name]) <= 1.01
+        table = group["transfer_margin"]["equal"][name]["0.1"]
+        kept = results.unpack(group["hits_margin"]["0.1"]["fooled"])[names.index(name)]
+        assert kept.sum(1).tolist() == [table[other] for other in names]
+        drawn = results.unpack(group["noise_hits"][name]).sum((0, 2))
+        assert drawn.tolist() == [group["noise"][name][other] for other in names]
         row = group["transfer_cross_entropy"]["native"][name]
         assert row[name] == np.isfinite(ce).sum()
         assert row["rms"] == pytest.approx(np.nansum(ce) / 28 / n, rel=1e-3)

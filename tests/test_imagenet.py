@@ -1,16 +1,10 @@
-"""The ImageNet cells of chapter 1 run, with a network that needs no download."""
+"""The ImageNet network of Chapter 1's notes, built without a download."""
 
-from pathlib import Path
-
-import matplotlib as mpl
-import nbformat
 import pytest
 import torch
 
 from advlib import zoo
 from advlib._vision import torchvision
-
-CHAPTER = Path(__file__).resolve().parent.parent / "chapters/01_introduction.ipynb"
 
 
 @pytest.fixture
@@ -30,11 +24,6 @@ def untrained(monkeypatch):
     return seen
 
 
-def _cells(*ids: str) -> list[str]:
-    cells = nbformat.read(CHAPTER, 4).cells
-    return [next(c.source for c in cells if c.id == wanted) for wanted in ids]
-
-
 def test_resnet_takes_pixels(untrained):
     """Normalisation is inside: the same pixels, normalised by hand, same logits."""
     model, names = zoo.imagenet_resnet50()
@@ -46,19 +35,3 @@ def test_resnet_takes_pixels(untrained):
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     with torch.no_grad():
         assert torch.allclose(model(x), model[1]((x - mean) / std), atol=1e-5)
-
-
-def test_cells_run_when_asked(untrained, monkeypatch, capsys):
-    """With ADVLIB_IMAGENET=1 the chapter's own cells run to the picture."""
-    mpl.use("Agg")
-    monkeypatch.setenv("ADVLIB_IMAGENET", "1")
-    monkeypatch.delenv("ADVLIB_PHOTO", raising=False)
-    imports, *rest = _cells("first-cell", "imagenet-first", "imagenet", "imagenet-run")
-    space: dict = {}
-    exec(imports.split("\n\n")[0], space)
-    for source in rest:
-        exec(source.replace("num_steps=30", "num_steps=1"), space)
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2
-    assert space["photo"].shape == (1, 3, 224, 224)
-    assert space["delta"].abs().max() <= 2 / 255 + 1e-6

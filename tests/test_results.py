@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from advlib import results
@@ -141,3 +142,49 @@ def test_weights_and_records_stay_small():
     folders = results.RESULTS, results.RESULTS.parent / "weights"
     sizes = [path.stat().st_size for folder in folders for path in folder.iterdir()]
     assert sum(sizes) <= 40_000_000
+
+
+@pytest.mark.parametrize("kind", results.PACKED)
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 4), (2, 3, 4)])
+def test_packed_arrays_come_back(kind, shape):
+    """Bit for bit, of every shape; the text is one that JSON holds as it is."""
+    drawn = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    array = np.asarray(drawn > 127 if kind == "bool" else drawn.view(kind))
+    text = results.pack(array)
+    assert json.loads(json.dumps(text)) == text
+    again = results.unpack(text)
+    assert again.dtype == array.dtype
+    assert again.shape == array.shape
+    assert (again == array).all()
+    again[...] = 1  # the reader may write into it
+
+
+def test_a_sparse_mask_packs_small():
+    """Three errors of ten thousand images are no ten thousand letters."""
+    mask = np.zeros(10_000, dtype=bool)
+    mask[[3, 500, 9000]] = True
+    assert len(results.pack(mask)) < 120
+
+
+@pytest.mark.parametrize("kind", ["float32", "int64", "<U3"])
+def test_only_small_kinds_are_packed(kind):
+    """Neither numbers with a point nor what a list would hold better."""
+    with pytest.raises(ValueError, match="pack takes bool, int8, uint8"):
+        results.pack(np.zeros(3, dtype=kind))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "bool 3", "bool 3 !!", "bool 3 AAAA", "float32 1 eJxjAAAAAQAB", "a b c"],
+)
+def test_what_is_no_packed_array(text):
+    """One error for all of it."""
+    with pytest.raises(ValueError, match="no packed array"):
+        results.unpack(text)
+
+
+def test_a_packed_array_of_the_wrong_size():
+    """Bytes that do not fill the shape are refused."""
+    kind, _, content = results.pack(np.zeros(4, dtype=np.int8)).split(" ")
+    with pytest.raises(ValueError, match="no packed array"):
+        results.unpack(f"{kind} 5 {content}")

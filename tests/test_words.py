@@ -553,3 +553,70 @@ def test_the_experiment_runs(lee, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(words, "train", None)
     module.main(arguments)
     assert results.load("words")["data"] == content
+
+
+# ---------------------------------------------------- directions that are special
+
+
+@pytest.fixture
+def special(monkeypatch):
+    """The module of the experiment, which finds its neighbour by its name."""
+    folder = Path(__file__).parent.parent / "tools/experiments"
+    monkeypatch.syspath_prepend(str(folder))
+    return importlib.import_module("words_axes")
+
+
+def sources(number: int, seed: int) -> torch.Tensor:
+    """Independent sources (number, 5), each with a long tail upwards."""
+    tails = np.random.default_rng(seed).exponential(size=(number, 5))
+    return torch.from_numpy(tails - 1)
+
+
+def test_components_find_mixed_sources(special):
+    """Five long tails, mixed: the directions found give the sources back, tail up."""
+    s = sources(4000, 0)
+    mix = gaussian(5, 5, seed=3).double()
+    ica, converged = special.fitted(s @ mix, 0)
+    assert converged
+    found = special.oriented(s @ mix, torch.from_numpy(ica.components_))
+    along = torch.corrcoef(torch.cat([found @ (s @ mix).T, s.T]))[:5, 5:]
+    assert (along.amax(1) > 0.98).all()
+    assert sorted(along.argmax(1).tolist()) == [0, 1, 2, 3, 4]
+    assert torch.allclose(found.norm(dim=1), torch.ones(5).double())
+
+
+def test_agreement_knows_a_turned_copy(special):
+    """The same axes in a turned copy agree fully, other axes do not."""
+    s, eye = sources(2000, 1), torch.eye(5).double()
+    g = torch.Generator().manual_seed(0)
+    q = units.random_rotation(5, generator=g)
+    same = special.agreement(s, eye, s @ q.T, eye @ q.T)
+    assert same["median"] == pytest.approx(1)
+    assert same["above 0.9"] == 1
+    assert special.agreement(s, eye, s @ q.T, eye)["median"] < 0.95
+
+
+def test_the_experiment_on_components_runs(lee, special, tmp_path, monkeypatch):
+    """One seed on the small corpus; its rows hold words, its gains are of all kinds."""
+    for name, value in {"SOURCE": "lee", "STATES": [0], "RANDOM": 100}.items():
+        monkeypatch.setattr(special, name, value)
+    monkeypatch.setattr(special.long, "corpus", lambda source: lee)
+    row = special.measured(1, tmp_path)
+    kinds = {"dimensions", "random", "whitened", "principal", "ica 0"}
+    assert set(row["means"]) == kinds
+    assert len(row["rows"]["ica"]) == 100
+    assert len(set(row["rows"]["ica"][0])) == special.SHOWN
+
+
+def test_committed_components_are_special():
+    """By both scores, over three seeds of the vectors; not so in vectors of noise."""
+    content = results.load("words_axes")["data"]
+    for name, (mean, low, high) in content["over_seeds"].items():
+        assert low <= mean <= high
+        if name.startswith(("dimensions", "random", "whitened")):
+            assert low > 0, name
+    assert (
+        content["noise"]["difference"][2]
+        < 0.1 * content["over_seeds"]["whitened, cosine"][0]
+    )
+    assert content["rounding"]["unit"]["words kept"] > 0.9

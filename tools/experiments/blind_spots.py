@@ -3,7 +3,8 @@
 One command, about 10 minutes of CPU time: python tools/experiments/blind_spots.py
 Each attack on CHUNK images is one task, kept in the cache when done, so that a run that
 was stopped goes on where it was. With --jobs 2 tasks run in two processes of one thread
-through joblib: a ``joblib.parallel_config`` around ``main`` takes a cluster.
+through joblib: a ``joblib.parallel_config`` around ``main`` takes a cluster. Seconds in
+the record are CPU time of the main process.
 """
 
 import argparse
@@ -27,6 +28,7 @@ WHOLE = ["fc10_1e-4", "fc10_1e-2", "fc10_1", "fc_100_100", "fc_200_200", "ae_400
 HALVES = ["fc_100_100_p1", "fc_123_456_p1", "fc_100_100_p2"]
 IMAGES, CHUNK, SEED, DRAWS = 200, 50, 0, 4
 RADII = [0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2]
+KEPT = [0.06, 0.1]  # the sizes at which the verdict on each image is kept
 METHODS: dict[str, Callable[..., attacks.Minimal]] = {
     "cross_entropy": attacks.lbfgs,
     "margin": partial(attacks.lbfgs, loss="margin"),
@@ -164,6 +166,77 @@ def noise(
     return totals
 
 
+def hits(
+    nets: Nets, x: Tensor, y: Tensor, target: Tensor, deltas: dict[str, Tensor]
+) -> dict[str, dict[str, str]]:
+    """Return which images of each source fool each network, and which reach the target.
+
+    As found ("native") and rescaled to each size of KEPT. Each a mask by
+    ``results.pack``: (sources, networks, images), in the order of ``deltas``.
+    """
+    table: dict[str, dict[str, str]] = {}
+    for size in ("native", *KEPT):
+        rows = []
+        for found in deltas.values():
+            delta = found if size == "native" else attacks.rescale(x, found, size)
+            rows.append(
+                torch.stack([net(x + delta).argmax(1) for net in nets.values()])
+            )
+        said = torch.stack(rows)
+        masks = {"fooled": said != y, "target": said == target}
+        table[str(size)] = {k: results.pack(v.numpy()) for k, v in masks.items()}
+    return table
+
+
+def noise_hits(
+    nets: Nets, x: Tensor, y: Tensor, sizes: dict[str, float]
+) -> dict[str, str]:
+    """Return which images each draw of ``noise`` fools, for each size.
+
+    A mask by ``results.pack``: (DRAWS, networks, images).
+    """
+    table = {}
+    for key, size in sizes.items():
+        g, rows = torch.Generator().manual_seed(SEED), []
+        for _ in range(DRAWS):
+            delta = attacks.rescale(x, torch.randn(x.shape, generator=g), size)
+            rows.append([evaluation.wrong(net, x + delta, y) for net in nets.values()])
+        masks = torch.stack([torch.stack(row) for row in rows])
+        table[key] = results.pack(masks.numpy())
+    return table
+
+
+def cosines(deltas: dict[str, Tensor]) -> dict[str, dict[str, list[float]]]:
+    """Return the cosine of the changes made for two networks, image by image.
+
+    Each pair once: the network that comes first in ``deltas`` is the outer key.
+    """
+    flat = {name: delta.double().flatten(1) for name, delta in deltas.items()}
+    names = list(flat)
+    return {
+        a: {
+            b: torch.cosine_similarity(flat[a], flat[b]).round(decimals=3).tolist()
+            for b in names[k + 1 :]
+        }
+        for k, a in enumerate(names[:-1])
+    }
+
+
+def box_or_not(nets: Nets, x: Tensor, y: Tensor, deviation: float) -> dict[str, dict]:
+    """Return errors under Gaussian noise, clipped to the box and as it is: DRAWS each.
+
+    The same draws for both.
+    """
+    g, rows = torch.Generator().manual_seed(SEED), {"clipped": {}, "plain": {}}
+    rows = {kind: dict.fromkeys(nets, 0) for kind in rows}
+    for _ in range(DRAWS):
+        noise = deviation * torch.randn(x.shape, generator=g)
+        for kind, delta in (("clipped", noise.clamp(-x, 1 - x)), ("plain", noise)):
+            found = wrong(nets, x, y, delta)
+            rows[kind] = {name: rows[kind][name] + found[name] for name in nets}
+    return rows
+
+
 def clipped_noise(nets: Nets, x: Tensor, y: Tensor, deviation: float) -> dict:
     """Return the errors under noise of this deviation, clipped: RMS is then smaller."""
     g = torch.Generator().manual_seed(SEED)
@@ -216,12 +289,17 @@ def measure(
     for loss in ("cross_entropy", "margin"):
         deltas = {name: found[name, loss].delta for name in names}
         content[f"transfer_{loss}"] = transfer(nets, x, y, deltas)
+        content[f"hits_{loss}"] = hits(nets, x, y, target, deltas)
+    content["cosines"] = cosines(deltas)  # of the margin version, the last
     native = content["transfer_cross_entropy"]["native"]
     sizes |= {name: native[name]["rms"] for name in names}
     content["noise"] = noise(nets, x, y, sizes)
+    own = {k: v for k, v in sizes.items() if k in (*names, *map(str, KEPT))}
+    content["noise_hits"] = noise_hits(nets, x, y, own)
     content["clipped_noise"] = {
         str(d): clipped_noise(nets, x, y, d) for d in (0.06, 0.1, 0.3)
     }
+    content["box_or_not"] = {str(d): box_or_not(nets, x, y, d) for d in (0.1, 0.3)}
     return content
 
 
@@ -234,9 +312,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=["whole", "halves"])
     options = parser.parse_args(arguments)
     options.cache.mkdir(parents=True, exist_ok=True)
-    clock = options.cache / "wall.json"  # of all runs, stopped ones too
+    clock = options.cache / "seconds.json"  # of all runs, stopped ones too
     before = json.loads(clock.read_text()) if clock.is_file() else 0.0
-    began = time.perf_counter()
+    began = time.process_time()
     dataset, content = data.load("mnist"), {}
     try:
         for key, names in (("whole", WHOLE), ("halves", HALVES)):
@@ -245,8 +323,8 @@ def main(arguments: list[str] | None = None) -> None:
                     names, dataset, options.images, options.cache, options.jobs
                 )
     finally:
-        wall = before + time.perf_counter() - began
-        clock.write_text(json.dumps(wall))
+        spent = before + time.process_time() - began
+        clock.write_text(json.dumps(spent))
     if options.only is None:
         results.save(
             "blind_spots",
@@ -254,7 +332,7 @@ def main(arguments: list[str] | None = None) -> None:
             command=COMMAND,
             seeds=[SEED],
             dataset="mnist: random training images (Tables 1, 2), test images (3, 4)",
-            seconds=wall,
+            seconds=spent,
             packages=[*results.PACKAGES, "scipy"],
         )
 

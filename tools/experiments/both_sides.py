@@ -1,13 +1,16 @@
 """Attacked, exact and certified error of six networks over a grid of radii.
 
-One command, about 20 minutes of CPU time: python tools/experiments/both_sides.py
-Each (network, radius) is one task, kept in CACHE when done, so that a run that was
-stopped goes on where it was. With --jobs 2 tasks run in two processes of one thread
-through joblib: a ``joblib.parallel_config`` around ``main`` takes a cluster.
+One command, to be run alone on the machine: python tools/experiments/both_sides.py
+The search has a limit of CPU seconds for each image, not for all of them, so that no
+verdict depends on the neighbours; the record says what each image got, and the load of
+the machine. Each (network, radius) is one task, kept in CACHE when done, so that a run
+that was stopped goes on where it was. With --jobs 2 tasks run in two processes of one
+thread through joblib: a ``joblib.parallel_config`` around ``main`` takes a cluster.
 """
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,22 +30,15 @@ COMMAND = "python tools/experiments/both_sides.py"
 NETWORKS = ["small", "small_pgd", "small_ibp", "mlp_256", "mlp_256_pgd", "mlp_256_ibp"]
 RADII = [0.01, 0.02, 0.05, 0.1, 0.15]
 WIDE_RADII = [0.02, 0.05, 0.1]
-IMAGES, ALONE = 500, 50
-NODES = {"small": 60_000, "mlp_256": 1_000}  # subproblems, for all images of a task
-CHUNK = 25  # images that share one search
+IMAGES = {"small": 500, "mlp_256": 100}
+ALONE = {"small": 50, "mlp_256": 25}  # the first so many: each method by itself
+LIMIT = {"small": 30.0, "mlp_256": 10.0}  # CPU seconds of the search for one image
 
 
-def lower_methods(eps: float, wide: bool) -> dict[str, attacks.Attack]:
-    """Return the attacks, from weak to strong; no search by score if ``wide``."""
+def lower_methods(eps: float) -> dict[str, attacks.Attack]:
+    """Return the attacks, from weak to strong, the last as Chapter 4b has it."""
     pgd = partial(attacks.pgd_linf, eps=eps, alpha=eps / 10, num_steps=40)
-    strong = partial(
-        attacks.strong_attack,
-        eps=eps,
-        seed=0,
-        search=not wide,
-        num_restarts=8,
-        num_queries=300,
-    )
+    strong = partial(attacks.strong_attack, eps=eps, seed=0)
     return {"fgsm": partial(attacks.fgsm, eps=eps), "pgd": pgd, "strong": strong}
 
 
@@ -64,15 +60,34 @@ def upper_methods(eps: float, wide: bool) -> dict[str, evaluation.Bound]:
     return methods if wide else methods | {"lp": partial(lp, eps=eps)}
 
 
-def search(
-    model: nn.Module, x: Tensor, y: Tensor, eps: float, nodes: int
-) -> list[Verdict]:
-    """Run branch and bound on chunks; each gets its part of ``nodes``."""
-    found = []
-    for part in torch.arange(len(y)).split(CHUNK):
-        share = max(1, nodes * len(part) // len(y))
-        found += branch_and_bound(model, x[part], y[part], eps, total_nodes=share)
-    return found
+class Search:
+    """Branch and bound, one image after the other, ``limit`` CPU seconds for each.
+
+    ``verdicts``: those of all images that were asked for, in their order.
+    """
+
+    def __init__(self, eps: float, limit: float) -> None:
+        self.eps, self.limit = eps, limit
+        self.verdicts: list[Verdict] = []
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> list[Verdict]:
+        """Return one verdict for each image."""
+        found = []
+        for one, label in zip(x.split(1), y.split(1), strict=True):
+            found += branch_and_bound(
+                model, one, label, self.eps, time_limit=self.limit
+            )
+        self.verdicts += found
+        return found
+
+    def spent(self) -> dict:
+        """Return the limit, and what each image got: status, CPU seconds, nodes."""
+        return {
+            "limit": self.limit,
+            "status": "".join(v.status[0] for v in self.verdicts),
+            "seconds": [round(v.seconds, 3) for v in self.verdicts],
+            "nodes": [v.nodes for v in self.verdicts],
+        }
 
 
 def packed(mask: Tensor) -> str:
@@ -80,39 +95,44 @@ def packed(mask: Tensor) -> str:
     return np.packbits(mask.numpy()).tobytes().hex()
 
 
-def record(found: evaluation.BothSides) -> dict:
+def record(found: evaluation.BothSides, search: Search) -> dict:
     """Return masks, CPU seconds and numbers of images for JSON."""
     return {
         "errors": {name: packed(mask) for name, mask in found.errors.items()},
         "counts": found.counts(),
         "seconds": {name: round(s, 3) for name, s in found.seconds.items()},
         "images": found.images,
+        "search": search.spent(),
     }
 
 
 def measure(
-    name: str, eps: float, cache: Path, images: int, alone: int, dataset: str
+    name: str, eps: float, cache: Path, dataset: str, sizes: dict[str, float]
 ) -> dict:
-    """Return one task's record, from the cache if it is there."""
-    path = cache / f"{dataset}-{name}-{eps}-{images}.json"
+    """Return one task's record, from the cache if it is there.
+
+    ``sizes``: the numbers of ``images``, those done ``alone``, and the ``limit``.
+    """
+    path = cache / f"{dataset}-{name}-{eps}-{sizes['images']}.json"
     if path.is_file():
         return json.loads(path.read_text())
     torch.set_num_threads(1)
     torch.set_grad_enabled(True)
+    load = os.getloadavg()[0]
     loaded = data.load(dataset)
     model = zoo.load(name, loaded).double().requires_grad_(False)
+    images, alone = int(sizes["images"]), int(sizes["alone"])
     x, y = loaded.test[0][:images].double(), loaded.test[1][:images]
-    wide = name.startswith("mlp")
-    nodes = NODES["mlp_256" if wide else "small"]
-    methods = lower_methods(eps, wide), upper_methods(eps, wide)
+    methods = lower_methods(eps), upper_methods(eps, name.startswith("mlp"))
     run = partial(evaluation.both_sides, model)
-    whole = run(x, y, *methods, partial(search, eps=eps, nodes=nodes))
-    share = max(1, nodes * alone // images)
-    exact = partial(search, eps=eps, nodes=share)
-    each = run(x[:alone], y[:alone], *methods, exact, shortcut=False)
-    row = {"network": name, "eps": eps, **record(whole), "alone": record(each)}
+    searches = Search(eps, sizes["limit"]), Search(eps, sizes["limit"])
+    whole = run(x, y, *methods, searches[0])
+    each = run(x[:alone], y[:alone], *methods, searches[1], shortcut=False)
+    row = {"network": name, "eps": eps, **record(whole, searches[0])}
+    row |= {"n": images, "alone": record(each, searches[1]) | {"n": alone}}
+    row["load"] = [round(load, 2), round(os.getloadavg()[0], 2)]
     path.write_text(json.dumps(row))
-    sys.stdout.write(f"{name} {eps} {row['counts']} {row['seconds']}\n")
+    sys.stdout.write(f"{name} {eps} {row['counts']} {row['seconds']} {row['load']}\n")
     sys.stdout.flush()
     return row
 
@@ -123,22 +143,27 @@ def sweep(
     jobs: int = 1,
     networks: Sequence[str] = NETWORKS,
     radii: Sequence[float] | None = None,
-    images: int = IMAGES,
-    alone: int = ALONE,
     dataset: str = "mnist",
+    **sizes: float,
 ) -> list[dict]:
     """Return the records of all tasks, in order, whatever the number of ``jobs``.
 
-    Without ``radii`` every network gets its own grid.
+    Without ``radii``, ``images``, ``alone`` and ``limit`` every network gets its own.
     """
     cache.mkdir(parents=True, exist_ok=True)
     grids = {n: WIDE_RADII if n.startswith("mlp") else RADII for n in networks}
     tasks = [
-        delayed(measure)(name, eps, cache, images, alone, dataset)
+        delayed(measure)(name, eps, cache, dataset, own_sizes(name) | sizes)
         for name in networks
         for eps in radii or grids[name]
     ]
     return Parallel(n_jobs=jobs)(tasks)
+
+
+def own_sizes(name: str) -> dict[str, float]:
+    """Return the numbers of images and the limit for a network."""
+    kind = "mlp_256" if name.startswith("mlp") else "small"
+    return {"images": IMAGES[kind], "alone": ALONE[kind], "limit": LIMIT[kind]}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -162,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
         "networks": NETWORKS,
         "images": IMAGES,
         "alone": ALONE,
-        "nodes": NODES,
+        "limit": LIMIT,
         "runs": rows,
     }
     results.save(
@@ -170,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
         content,
         command=COMMAND,
         seeds=[0],
-        dataset=f"mnist: the first {IMAGES} test images",
+        dataset=f"mnist: the first test images, {IMAGES}",
         seconds=wall,
     )
 
