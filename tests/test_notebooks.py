@@ -193,6 +193,14 @@ def test_figures(path):
         assert said, f"{cell.id}: the caption says neither n nor that there is none"
 
 
+def test_figure_names_are_unique():
+    """They are labels of the whole book."""
+    cells = [cell for path in CHAPTERS for cell in _code(_read(path))]
+    figures = [c.metadata.get("mystnb", {}).get("figure", {}) for c in cells]
+    names = [figure["name"] for figure in figures if figure]
+    assert sorted(names) == sorted(set(names))
+
+
 @each_chapter
 def test_helpers_are_imported(path):
     """Chapters import advlib and never need what Colab lacks."""
