@@ -46,6 +46,13 @@ MATH = """() => {
   return [...all.filter(e => !e.querySelector(drawn)),
           ...document.querySelectorAll(red)].map(e => e.outerHTML.slice(0, 200));
 }"""
+SQUEEZED = """() => [...document.querySelectorAll('div.cell_output img')].map(e => {
+  const style = getComputedStyle(e), inner = side => parseFloat(style['padding' + side]);
+  const width = e.clientWidth - inner('Left') - inner('Right');
+  const height = e.clientHeight - inner('Top') - inner('Bottom');
+  const right = width * e.naturalHeight / e.naturalWidth;
+  return [e.alt.slice(0, 60), width, right - height];
+}).filter(([, width, off]) => width <= 0 || Math.abs(off) > 2)"""
 RUN_AXE = """async exceptions => {
   const {violations} = await axe.run(document, {resultTypes: ['violations']});
   const excepted = (rule, node) => exceptions.some(
@@ -119,13 +126,15 @@ def visit(context: BrowserContext, url: str) -> tuple[Page, list[str]]:
 
 @pytest.mark.parametrize(("mode", "size"), VARIANTS)
 def test_page(readers: dict, base: str, name: str, mode: str, size: str) -> None:
-    """No complaint, no sideways scroll, all mathematics drawn, axe finds nothing."""
+    """No complaint, no sideways scroll, all mathematics drawn, no picture squeezed, axe
+    finds nothing."""
     page, said = visit(readers[mode, size], f"{base}/{name}.html")
     assert page.evaluate("document.documentElement.dataset.theme") == mode
     found = {
         "said": said,
         "px wider than the window": page.evaluate(WIDER),
         "math": page.evaluate(MATH),
+        "squeezed": page.evaluate(SQUEEZED),
     }
     page.evaluate(AXE.read_text(encoding="utf8"))
     found["axe"] = page.evaluate(RUN_AXE, [list(pair) for pair in EXCEPTIONS])
