@@ -47,7 +47,8 @@ MATH = """() => {
           ...document.querySelectorAll(red)].map(e => e.outerHTML.slice(0, 200));
 }"""
 SQUEEZED = """() => [...document.querySelectorAll('div.cell_output img')].map(e => {
-  const style = getComputedStyle(e), inner = side => parseFloat(style['padding' + side]);
+  const style = getComputedStyle(e);
+  const inner = side => parseFloat(style['padding' + side]);
   const width = e.clientWidth - inner('Left') - inner('Right');
   const height = e.clientHeight - inner('Top') - inner('Bottom');
   const right = width * e.naturalHeight / e.naturalWidth;
