@@ -231,8 +231,8 @@ def both_sides(ax: Axes) -> None:
     ax.plot([0, 6.4], [truth, truth], ":", color=COLORS["exact"], lw=1)
     ax.plot([5.8, 6.4], [truth, truth], color=COLORS["exact"], lw=4)  # its effort
     for height, side, words in [
-        (1.5, "bound", "upper bounds\n(Chapter 6)"),
-        (truth, "exact", "exact: integer programs,\nbranch and bound (Chapter 5)"),
+        (1.5, "bound", "upper bounds\n(Chapters 6a, 6b)"),
+        (truth, "exact", "exact: integer programs,\nbranch and bound (Chapters 5, 6c)"),
         (0.5, "attack", "lower bounds\n(Chapter 4)"),
     ]:
         ax.text(6.6, height, words, color=COLORS[side], va="center")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from advlib._check import check_all, check_classes, check_logits
-from advlib.bounds.crown import crown_margins, relu_bounds
+from advlib.bounds.crown import bounds_before_relus, crown_margins
 from advlib.bounds.margins import input_box, margin_spec
 from advlib.bounds.plan import Box, check_pre, plan_steps
 from advlib.exact.encoding import (
@@ -81,7 +81,8 @@ def instances(
         check_classes(y, check_logits(net(x64), len(x)).shape[1])
     corners, large = input_box(x64, eps, box=box), ""
     with torch.no_grad():
-        reach = relu_bounds(net, *corners)
+        steps = plan_steps(net, x.shape[1:])
+        reach = bounds_before_relus(steps, corners, "crown")[0]
         if pre is not None:
             pre, large = _given(net, corners, pre, reach, allow_large)
         crown = crown_margins(net, x64, y, eps, box=box, pre=pre)

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from advlib._check import check_limits, check_model, outside_inference
-from advlib.bounds.crown import relu_bounds
+from advlib.bounds.crown import bounds_before_relus
 from advlib.bounds.margins import input_box
-from advlib.bounds.plan import Box
+from advlib.bounds.plan import Box, plan_steps
 from advlib.exact.encoding import TOLERANCE, Array, IntegerProgram
 from advlib.exact.instances import Instance, Prepared, Question, ask, instances, prepare
 from advlib.exact.verdicts import ROUNDING, Margin, Verdict
@@ -110,9 +110,10 @@ def big_m_bounds(
     check_model(model)
     corners = input_box(x.detach().double().cpu(), eps, box=box)
     net = canonical_double(model, x.shape[1:], x)
+    steps = plan_steps(net, x.shape[1:])
     if method != "naive":
-        return relu_bounds(net, *corners, method=method)
-    pre = relu_bounds(net, *corners, method="interval")
+        return bounds_before_relus(steps, corners, method)[0]
+    pre = bounds_before_relus(steps, corners, "interval")[0]
     ends = [end.abs().flatten(1).amax(1) for pair in pre for end in pair]
     largest = torch.stack(ends).amax(0) if ends else x.new_zeros(len(x))
     wide = [largest.view(-1, *[1] * (low.dim() - 1)).expand_as(low) for low, _ in pre]

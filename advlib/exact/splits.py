@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advlib.bounds.crown import relu_bounds
+from advlib.bounds.crown import bounds_before_relus
 from advlib.bounds.plan import Box, plan_steps
 from advlib.bounds.walk import Lines, Rows, box_minimum, pull_rows, relaxation
 from advlib.exact.verdicts import ROUNDING
@@ -86,7 +86,7 @@ class Search:
         self.net, self.x, self.y, self.corners = net, x, y, corners
         self.steps = plan_steps(net, x.shape[1:])
         with torch.no_grad():
-            self.pre = relu_bounds(net, *corners)
+            self.pre = bounds_before_relus(self.steps, corners, "crown")[0]
             self.classes = net(x[:1]).shape[1]
         if not all(end.isfinite().all() for pair in self.pre for end in pair):
             raise ValueError("the bounds before a ReLU overflow: the weights are huge")
@@ -165,7 +165,7 @@ class Search:
         high = nodes.high.where(nodes.phase >= 0, nodes.high.clamp(max=0))
         clip = list(zip(self.layers(low), self.layers(high), strict=True))
         with torch.no_grad():
-            pre = relu_bounds(self.net, *box, method=method, clip=clip)
+            pre = bounds_before_relus(self.steps, box, method, clip=clip)[0]
         n = len(nodes)
         return flat([low for low, _ in pre], n), flat([high for _, high in pre], n)
 

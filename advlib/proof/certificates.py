@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from advlib import bounds
 from advlib._check import outside_inference
+from advlib.bounds.crown import lines_from, spec_minimum
+from advlib.bounds.plan import plan_steps
+from advlib.bounds.walk import Lines
 from advlib.networks.canonical import affine_matrix, canonical_double, output_shape
 from advlib.proof.arithmetic import Exact, RejectedError
 from advlib.proof.checker import check_certificate, exact_logits
@@ -111,7 +114,8 @@ def _propose(
     """Return an interval (1, n) of what the last layer returns, rounded outward."""
     weight, bias = floats[-1]
     sides = torch.cat([torch.eye(len(bias)), -torch.eye(len(bias))]).double()[None]
-    found = bounds.linear_lower(_dense(floats), sides, *box, pre)
+    steps = plan_steps(_dense(floats), box[0].shape[1:])
+    found = spec_minimum(steps, sides, box, Lines(lines_from(pre, "crown")))
     low, high = pre[-1] if pre else box
     low, high = (low.relu(), high.relu()) if pre else (low, high)
     center, radius = (low + high) / 2, (high - low) / 2
@@ -133,7 +137,9 @@ def _propose_slopes(
     Each step moves every slope of a row by its gradient over the row's largest, times
     a shrinking length; the best slopes of each row are kept.
     """
-    net, classes = _dense(floats), len(floats[-1][1])
+    classes = len(floats[-1][1])
+    steps = plan_steps(_dense(floats), box[0].shape[1:])
+    lines = lines_from(pre, "crown")
     spec = bounds.margin_spec(torch.tensor([y]), classes).double()
     slopes = [(up > -low).double().expand(1, classes, -1) for low, up in pre]
     best, kept = None, slopes
@@ -141,7 +147,8 @@ def _propose_slopes(
         slopes = [(s * 2**SLOPE_GRID).round() / 2**SLOPE_GRID for s in slopes]
         slopes = [s.detach().requires_grad_() for s in slopes]
         with torch.enable_grad():  # also where the caller has switched it off
-            value = bounds.linear_lower(net, spec, *box, pre, slopes=slopes)
+            at = Lines(lines, lambda i, rows, line, s=slopes: s[i])
+            value = spec_minimum(steps, spec, box, at)
             grads = torch.autograd.grad(value.sum(), slopes, allow_unused=True)
         better = (value > best)[..., None] if best is not None else torch.tensor(True)
         best = value.detach() if best is None else best.maximum(value.detach())

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import shelf
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -346,8 +347,7 @@ def main(arguments: list[str] | None = None) -> None:
         model, record = run(name, seed, dataset)
         weights = {key: value.contiguous() for key, value in model.state_dict().items()}
         save_file(weights, options.cache / f"{name}-{seed}.safetensors")
-        kept = json.dumps([asdict(ROWS[name]), record])
-        (options.cache / f"{name}-{seed}.json").write_text(kept)
+        shelf.keep(options.cache / f"{name}-{seed}.json", [asdict(ROWS[name]), record])
         write(known(options.cache))
         sys.stdout.write(f"{json.dumps(record)}\n")
         sys.stdout.flush()

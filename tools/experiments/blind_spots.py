@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 
+import shelf
 import torch
 from joblib import Parallel, delayed
 from safetensors.torch import load_file, save_file
@@ -324,7 +325,7 @@ def main(arguments: list[str] | None = None) -> None:
                 )
     finally:
         spent = before + time.process_time() - began
-        clock.write_text(json.dumps(spent))
+        shelf.keep(clock, spent)
     if options.only is None:
         results.save(
             "blind_spots",

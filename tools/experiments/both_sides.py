@@ -1,23 +1,23 @@
 """Attacked, exact and certified error of six networks over a grid of radii.
 
 One command, to be run alone on the machine: python tools/experiments/both_sides.py
-The search has a limit of CPU seconds for each image, not for all of them, so that no
-verdict depends on the neighbours; the record says what each image got, and the load of
-the machine. Each (network, radius) is one task, kept in CACHE when done, so that a run
-that was stopped goes on where it was. With --jobs 2 tasks run in two processes of one
-thread through joblib: a ``joblib.parallel_config`` around ``main`` takes a cluster.
+The search for an image stops after a number of subproblems, so that its verdict depends
+neither on its neighbours nor on the machine; the record says how many each image got,
+the CPU seconds they took, and the load of the machine. Each (network, radius) is one
+task, kept in CACHE when done, so that a run that was stopped goes on where it was. With
+--jobs 2 tasks run in two processes of one thread through joblib: a
+``joblib.parallel_config`` around ``main`` takes a cluster.
 """
 
 import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import shelf
 import torch
 from joblib import Parallel, delayed
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ RADII = [0.01, 0.02, 0.05, 0.1, 0.15]
 WIDE_RADII = [0.02, 0.05, 0.1]
 IMAGES = {"small": 500, "mlp_256": 100}
 ALONE = {"small": 50, "mlp_256": 25}  # the first so many: each method by itself
-LIMIT = {"small": 30.0, "mlp_256": 10.0}  # CPU seconds of the search for one image
+LIMIT = {"small": 200_000, "mlp_256": 50_000}  # subproblems of one image
 
 
 def lower_methods(eps: float) -> dict[str, attacks.Attack]:
@@ -61,29 +61,37 @@ def upper_methods(eps: float, wide: bool) -> dict[str, evaluation.Bound]:
 
 
 class Search:
-    """Branch and bound, one image after the other, ``limit`` CPU seconds for each.
+    """Branch and bound, one image after the other, ``max_nodes`` subproblems for each.
 
-    ``verdicts``: those of all images that were asked for, in their order.
+    ``verdicts``: those of all images that were asked for, in their order. What is
+    ``known`` of an image, from another search with this limit, is not searched again:
+    a verdict does not depend on who asks.
     """
 
-    def __init__(self, eps: float, limit: float) -> None:
-        self.eps, self.limit = eps, limit
+    def __init__(
+        self, eps: float, max_nodes: int, known: dict[bytes, Verdict] | None = None
+    ) -> None:
+        self.eps, self.max_nodes = eps, max_nodes
+        self.known = {} if known is None else known
         self.verdicts: list[Verdict] = []
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> list[Verdict]:
         """Return one verdict for each image."""
         found = []
         for one, label in zip(x.split(1), y.split(1), strict=True):
-            found += branch_and_bound(
-                model, one, label, self.eps, time_limit=self.limit
-            )
+            key = one.numpy().tobytes()
+            if key not in self.known:
+                (self.known[key],) = branch_and_bound(
+                    model, one, label, self.eps, max_nodes=self.max_nodes
+                )
+            found.append(self.known[key])
         self.verdicts += found
         return found
 
     def spent(self) -> dict:
         """Return the limit, and what each image got: status, CPU seconds, nodes."""
         return {
-            "limit": self.limit,
+            "limit": {"max_nodes": self.max_nodes},
             "status": "".join(v.status[0] for v in self.verdicts),
             "seconds": [round(v.seconds, 3) for v in self.verdicts],
             "nodes": [v.nodes for v in self.verdicts],
@@ -107,34 +115,31 @@ def record(found: evaluation.BothSides, search: Search) -> dict:
 
 
 def measure(
-    name: str, eps: float, cache: Path, dataset: str, sizes: dict[str, float]
+    name: str, eps: float, cache: Path, dataset: str, sizes: dict[str, int]
 ) -> dict:
     """Return one task's record, from the cache if it is there.
 
     ``sizes``: the numbers of ``images``, those done ``alone``, and the ``limit``.
     """
-    path = cache / f"{dataset}-{name}-{eps}-{sizes['images']}.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(True)
-    load = os.getloadavg()[0]
-    loaded = data.load(dataset)
-    model = zoo.load(name, loaded).double().requires_grad_(False)
-    images, alone = int(sizes["images"]), int(sizes["alone"])
-    x, y = loaded.test[0][:images].double(), loaded.test[1][:images]
-    methods = lower_methods(eps), upper_methods(eps, name.startswith("mlp"))
-    run = partial(evaluation.both_sides, model)
-    searches = Search(eps, sizes["limit"]), Search(eps, sizes["limit"])
-    whole = run(x, y, *methods, searches[0])
-    each = run(x[:alone], y[:alone], *methods, searches[1], shortcut=False)
-    row = {"network": name, "eps": eps, **record(whole, searches[0])}
-    row |= {"n": images, "alone": record(each, searches[1]) | {"n": alone}}
-    row["load"] = [round(load, 2), round(os.getloadavg()[0], 2)]
-    path.write_text(json.dumps(row))
-    sys.stdout.write(f"{name} {eps} {row['counts']} {row['seconds']} {row['load']}\n")
-    sys.stdout.flush()
-    return row
+    images, alone, limit = sizes["images"], sizes["alone"], sizes["limit"]
+
+    def make() -> dict:
+        torch.set_num_threads(1)
+        torch.set_grad_enabled(True)
+        loaded = data.load(dataset)
+        model = zoo.load(name, loaded).double().requires_grad_(False)
+        x, y = loaded.test[0][:images].double(), loaded.test[1][:images]
+        methods = lower_methods(eps), upper_methods(eps, name.startswith("mlp"))
+        run = partial(evaluation.both_sides, model)
+        whole = Search(eps, limit)
+        found = run(x, y, *methods, whole)
+        few = Search(eps, limit, whole.known)
+        each = run(x[:alone], y[:alone], *methods, few, shortcut=False)
+        row = {"network": name, "eps": eps, "n": images, **record(found, whole)}
+        return row | {"alone": record(each, few) | {"n": alone}}
+
+    path = cache / f"{dataset}-{name}-{eps}-{images}-{alone}-{limit}.json"
+    return shelf.kept(path, make, quiet=("errors", "alone", "search"))
 
 
 def sweep(
@@ -144,7 +149,7 @@ def sweep(
     networks: Sequence[str] = NETWORKS,
     radii: Sequence[float] | None = None,
     dataset: str = "mnist",
-    **sizes: float,
+    **sizes: int,
 ) -> list[dict]:
     """Return the records of all tasks, in order, whatever the number of ``jobs``.
 
@@ -160,7 +165,7 @@ def sweep(
     return Parallel(n_jobs=jobs)(tasks)
 
 
-def own_sizes(name: str) -> dict[str, float]:
+def own_sizes(name: str) -> dict[str, int]:
     """Return the numbers of images and the limit for a network."""
     kind = "mlp_256" if name.startswith("mlp") else "small"
     return {"images": IMAGES[kind], "alone": ALONE[kind], "limit": LIMIT[kind]}
@@ -180,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = sweep(options.cache, jobs=options.jobs)
     finally:
         wall = before + time.perf_counter() - began
-        clock.write_text(json.dumps(wall))
+        shelf.keep(clock, wall)
     content = {
         "eps": RADII,
         "wide_eps": WIDE_RADII,

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import shelf
 import torch
 from torch import Tensor, nn
 
@@ -121,7 +122,7 @@ def measure(arm: Arm, seed: int, cache: Path, dataset: data.Dataset) -> dict:
         "attacked_wrong": evaluation.attacked_error(model, *few, pgd).wrong,
         "seconds": round(time.process_time() - began, 1),
     }
-    path.write_text(json.dumps(row))
+    shelf.keep(path, row)
     sys.stdout.write(f"{row}\n")
     sys.stdout.flush()
     return row

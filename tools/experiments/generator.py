@@ -15,6 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import shelf
 import torch
 from torch import Tensor, nn
 
@@ -115,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
                 row = {"kind": kind, "seed": seed}
                 row["wrong"] = train(kind, seed, victim, dataset)
                 row["seconds"] = round(time.process_time() - began, 1)
-                path.write_text(json.dumps(row))
+                shelf.keep(path, row)
             runs.append(json.loads(path.read_text()))
             sys.stdout.write(f"{runs[-1]}\n")
             sys.stdout.flush()

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import shelf
 import torch
 from torch import Tensor, nn
 
@@ -81,7 +82,7 @@ def measure(
     }
     row = {name: mask.int().tolist() for name, mask in masks.items()}
     row["seconds"] = round(time.process_time() - began, 1)
-    path.write_text(json.dumps(row))
+    shelf.keep(path, row)
     counts = {name: int(mask.sum()) for name, mask in masks.items()}
     sys.stdout.write(f"{way} {eps} {epochs} {seed} {counts} {row['seconds']} s\n")
     sys.stdout.flush()

@@ -14,6 +14,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import shelf
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -84,7 +85,7 @@ def measure(
         "noise": [accuracy(student, s, x + noise, aim, dataset) for s in seeds],
         "seconds": round(time.process_time() - began, 1),
     }
-    path.write_text(json.dumps(row))
+    shelf.keep(path, row)
     sys.stdout.write(f"{row}\n")
     sys.stdout.flush()
     return row

@@ -19,6 +19,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import shelf
 import torch
 from torch import Tensor, nn
 
@@ -152,7 +153,7 @@ def measure(name: str, seed: int, cache: Path, dataset: data.Dataset) -> dict:
         row["lengths"] = [
             float(d.flatten(1).norm(dim=1).mean()) for d in objective.items[3:]
         ]
-    path.write_text(json.dumps(row))
+    shelf.keep(path, row)
     sys.stdout.write(f"{row}\n")
     sys.stdout.flush()
     return row

@@ -15,6 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import shelf
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -99,7 +100,7 @@ def measure(task: Task, cache: Path, dataset: data.Dataset) -> dict:
         "wrong": wrong(model, *pair(dataset.test)),
         "seconds": round(time.process_time() - began, 2),
     }
-    path.write_text(json.dumps(row))
+    shelf.keep(path, row)
     counts = {k: int(results.unpack(v).sum()) for k, v in row["wrong"].items()}
     sys.stdout.write(f"{task} {counts} {row['seconds']} s\n")
     sys.stdout.flush()

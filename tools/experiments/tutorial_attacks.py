@@ -12,6 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import shelf
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
                 began = time.perf_counter()
                 found = measure(name, seed, dataset, options.cache)
                 took = time.perf_counter() - began
-                part.write_text(json.dumps({"rows": found, "seconds": took}))
+                shelf.keep(part, {"rows": found, "seconds": took})
             stored = json.loads(part.read_text())
             rows += stored["rows"]
             seconds += stored["seconds"]

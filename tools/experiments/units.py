@@ -19,6 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import shelf
 import torch
 from PIL import Image
 from scipy import stats
@@ -166,7 +167,7 @@ def cached(cache_folder: Path, task: tuple) -> dict:
         return json.loads(path.read_text())
     began = time.process_time()
     row = source(*task)
-    path.write_text(json.dumps(row))
+    shelf.keep(path, row)
     seconds = time.process_time() - began
     found = row["kinds"]["raw"]["8"]["difference"]
     sys.stdout.write(f"{task} {found} {seconds:.0f} s\n")
@@ -256,7 +257,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [cached(options.cache, task) for task in tasks(options.seeds)]
     finally:
         wall = before + time.perf_counter() - began
-        clock.write_text(json.dumps(wall))
+        shelf.keep(clock, wall)
     write(rows, options.seeds, wall)
 
 

@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+import shelf
 import torch
 import units as grid
 from torch import Tensor, nn
@@ -155,7 +156,7 @@ def cached(folder: Path, task: tuple) -> dict:
     began = time.process_time()
     row = grid.slim(measured(*task))
     row["seconds"] = round(time.process_time() - began, 1)
-    path.write_text(json.dumps(row))
+    shelf.keep(path, row)
     sys.stdout.write(f"{task} {row['seconds']} s\n")
     sys.stdout.flush()
     return row

@@ -17,6 +17,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import shelf
 import torch
 from scipy import sparse
 from torch import Tensor
@@ -152,7 +153,7 @@ def measured(name: str, folder: Path, source: str = "imdb8") -> dict:
         part = analysed(some, matrix[often], K, present[often.numpy()], seed)
         found[form]["frequent"] = part
     found["tables"] = tables(made)
-    path.write_text(json.dumps(found))
+    shelf.keep(path, found)
     print("analysed", name, flush=True)
     return found
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import shelf
 import torch
 import words as long
 from scipy import sparse, stats
@@ -203,7 +204,7 @@ def cached(path: Path, make: Callable[..., dict], *arguments: object) -> dict:
     began = time.process_time()
     found = make(*arguments)
     found["seconds"] = round(time.process_time() - began, 1)
-    path.write_text(json.dumps(found))
+    shelf.keep(path, found)
     sys.stdout.write(f"{path.name} {found['seconds']} s\n")
     sys.stdout.flush()
     return found
