@@ -2,8 +2,9 @@
 
 Each group is kept as a checkpoint under ``_build/benchmarks``, so that a run that was
 stopped goes on; ``--fresh GROUP`` measures a group again, ``--kept`` runs nothing: what
-is missing is a line without a number. All groups measured so far are kept together as
-``advlib/results/benchmarks.json`` and at the end of README.md.
+is missing is a line without a number. All groups are kept together, with the seconds
+that each took, as ``advlib/results/benchmarks.json`` and at the end of README.md; a
+group that was not measured here stays as it was there.
 """
 
 import argparse
@@ -64,13 +65,35 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def stored() -> dict[str, dict]:
+    """Return the groups of ``advlib/results/benchmarks.json``, as ``measure`` does."""
+    try:
+        content = results.load("benchmarks")["data"]
+    except FileNotFoundError:
+        return {}
+    rows, spent = content["rows"], content.get("spent", {})
+    names = dict.fromkeys(row["group"] for row in rows)
+    return {
+        name: {
+            "rows": [row for row in rows if row["group"] == name],
+            "seconds": spent.get(name, 0.0),
+        }
+        for name in names
+    }
+
+
 def save(config: Config, found: dict[str, dict]) -> Path:
     """Keep the table of the groups ``found`` as ``advlib/results/benchmarks.json``."""
     rows = [row for group in found.values() for row in group["rows"]]
     versions = {name: peers.version(name) for name in peers.PACKAGES}
     return results.save(
         "benchmarks",
-        {"rows": rows, "peers": versions, "threads": torch.get_num_threads()},
+        {
+            "rows": rows,
+            "spent": {name: round(group["seconds"]) for name, group in found.items()},
+            "peers": versions,
+            "threads": torch.get_num_threads(),
+        },
         command="python -m benchmarks",
         seeds=config.seeds,
         dataset=str(config.dataset),
@@ -106,7 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
             for g in GROUPS
             if options.kept or (config.folder / f"rows-{g}.json").is_file()
         ]
-        found = {group: measure(config, group) for group in done}
+        kept = stored() | {group: measure(config, group) for group in done}
+        found = {group: kept[group] for group in GROUPS if group in kept}
         path = save(config, found)
         publish(found)
         sys.stdout.write(f"\nkept as {path.name}: {', '.join(done)}\n")

@@ -239,6 +239,16 @@ def test_command(tiny, monkeypatch, capsys, tmp_path):
     assert set(record["data"]["peers"].values()) == {"absent"}
 
 
+def test_groups_that_were_not_measured_are_kept(tiny, monkeypatch, tmp_path):
+    """What the record has of other groups is there as it was, with its seconds."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    assert command.stored() == {}
+    rows = {name: [Row(name, "s", "m", 0.5, "").record()] for name in ("a", "b")}
+    found = {name: {"rows": rows[name], "seconds": 7} for name in rows}
+    command.save(tiny, found)
+    assert command.stored() == found
+
+
 def test_publish_replaces_the_last_run(tmp_path):
     """What stands before the heading stays; what follows is this table."""
     page = tmp_path / "README.md"

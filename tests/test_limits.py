@@ -24,15 +24,12 @@ def starved(part: dict) -> list[int]:
 
 def parts_of(name: str) -> list[dict]:
     """Return the parts of a record that state a limit."""
-    data = results.load(name)["data"]
-    if name == "both_sides":
-        return [p["search"] for run in data["runs"] for p in (run, run["alone"])]
-    return data
+    return results.load(name)["data"]
 
 
 @pytest.mark.parametrize(
     "name",
-    ["exact_error", "exact_scaling", "exact_targets", "exact_tightness", "both_sides"],
+    ["exact_error", "exact_scaling", "exact_targets", "exact_tightness"],
 )
 def test_no_program_of_a_record_was_starved(name):
     """Each row states its limit, and what was stopped has spent it."""

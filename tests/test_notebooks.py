@@ -261,6 +261,16 @@ def _cells(*sources: str, name: str | None = None) -> nbformat.NotebookNode:
     return notebook
 
 
+def test_old_addresses_lead_on():
+    """A chapter that moved leaves a page that names a chapter which is there."""
+    pages = sorted((ROOT / "extra/chapters").glob("*.html"))
+    assert {page.stem for page in pages} >= {"05a_integer_programs"}
+    for page in pages:
+        (target,) = re.findall(r"url=([^.]+)\.html", page.read_text())
+        assert (ROOT / f"chapters/{target}.ipynb").is_file()
+        assert not (ROOT / f"chapters/{page.stem}.ipynb").exists()
+
+
 @pytest.mark.parametrize(
     ("notebook", "ids"),
     [

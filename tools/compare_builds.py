@@ -6,13 +6,16 @@
 Three contenders take turns, each round in another order: the first build, the second,
 and the first once more, whose times say how far a build differs from itself. Each turn
 is a process of its own, that imports ``advlib`` from that build alone; a short call is
-run once untimed, then timed. A call is slower where the median of its paired ratios,
-second build over first, is more than 5 % above what the build against itself shows.
+run once untimed, then timed: the least of its times, which a neighbour disturbs least.
+A call is slower where the median of its paired ratios, second build over first, is more
+than 5 % above the spread of the first build against itself: that by which three in four
+of its own paired ratios differ from one, to either side.
 """
 
 import argparse
 import functools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -138,7 +141,7 @@ def turn(groups: list[str]) -> dict[str, float]:
             each = [first] if first > 1 else []
             while not each or (len(each) < 50 and sum(each) < 0.2):
                 each.append(timed(call))
-            found[name] = statistics.mean(each)
+            found[name] = min(each)
     return found
 
 
@@ -163,18 +166,16 @@ def collect(first: Path, second: Path, groups: list[str], rounds: int) -> dict:
 
 
 def judge(turns: dict[str, list[dict[str, float]]]) -> list[dict]:
-    """Return, for each call, the median paired ratios and whether it is slower."""
+    """Return, for each call, the median paired ratio, the spread and whether slower."""
     rows = []
     for call in turns["second"][0]:
         first, second, again = ([t[call] for t in turns[n]] for n in CONTENDERS)
-        ratio, itself = (
-            statistics.median(a / b for a, b in zip(other, first, strict=True))
-            for other in (second, again)
-        )
-        slower = ratio > 1.05 * max(itself, 1 / itself)
-        times = {"first": statistics.median(first), "second": statistics.median(second)}
-        row = {"call": call, "ratio": ratio, "itself": itself, "slower": slower}
-        rows.append(row | times)
+        ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
+        off = sorted(max(a / b, b / a) for a, b in zip(first, again, strict=True))
+        spread = off[math.ceil(0.75 * len(off)) - 1]
+        row = {"call": call, "ratio": ratio, "spread": spread}
+        row |= {"first": min(first), "second": min(second)}
+        rows.append(row | {"slower": ratio > 1.05 * spread})
     return rows
 
 
@@ -184,6 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("builds", nargs="*", type=Path, help="two checkouts")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--save", type=Path, help="a file for all times, as JSON")
     parser.add_argument("--turn", nargs="+", choices=GROUPS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.turn:
@@ -191,11 +193,14 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if len(options.builds) != 2 or options.rounds < 1:
         parser.error("need two builds, and a round or more")
-    rows = judge(collect(*options.builds, options.groups, options.rounds))
+    turns = collect(*options.builds, options.groups, options.rounds)
+    if options.save:
+        options.save.write_text(json.dumps(turns))
+    rows = judge(turns)
     for row in rows:
         sys.stdout.write(
             f"{row['call']:44} {1e3 * row['first']:9.1f} {1e3 * row['second']:9.1f} ms"
-            f"  ratio {row['ratio']:.3f}  itself {row['itself']:.3f}"
+            f"  ratio {row['ratio']:.3f}  spread {row['spread']:.3f}"
             f"{'  SLOWER' if row['slower'] else ''}\n"
         )
     slower = sum(row["slower"] for row in rows)
