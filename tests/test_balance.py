@@ -358,12 +358,13 @@ def test_an_empty_program_is_the_callers_fault_only_if_pre_was_given(monkeypatch
     """Without ``pre`` no message names it."""
     model, x, y = network("deep", 2)
     assert not bounds.certified(bounds.crown_margins(model, x, y, 0.8), y).all()
-    real = instances.relu_bounds
+    real = instances.bounds_before_relus
 
     def small(*arguments, **options):
-        return [(low / 50, high / 50) for low, high in real(*arguments, **options)]
+        pre, *rest = real(*arguments, **options)
+        return [(low / 50, high / 50) for low, high in pre], *rest
 
-    monkeypatch.setattr(instances, "relu_bounds", small)
+    monkeypatch.setattr(instances, "bounds_before_relus", small)
     found = exact.milp_margin(model, x, y, rivals(y)[0], 0.8)
     assert found.status == "unproven"
     assert exact.milp_robust(model, x, y, 0.8)[0].status != "certified"
