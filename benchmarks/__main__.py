@@ -4,7 +4,8 @@ Each group is kept as a checkpoint under ``_build/benchmarks``, so that a run th
 stopped goes on; ``--fresh GROUP`` measures a group again, ``--kept`` runs nothing: what
 is missing is a line without a number. All groups are kept together, with the seconds
 that each took, as ``advlib/results/benchmarks.json`` and at the end of README.md; a
-group that was not measured here stays as it was there.
+group that was not measured here stays as it was there (the time of one whose seconds
+were not kept is not in the sum).
 """
 
 import argparse
@@ -36,15 +37,19 @@ LAST = "## The last run\n"
 
 
 def measure(config: Config, group: str) -> dict:
-    """Return the rows of ``group`` and the CPU seconds they took, from a checkpoint.
+    """Return the rows of ``group``, its CPU seconds and load, from a checkpoint.
+
+    The ``load`` of the machine in the minute before and in the last minute.
 
     Where no run may be started, from the checkpoints of its long runs.
     """
 
     def run() -> dict:
-        began = time.process_time()
+        before, began = os.getloadavg()[0], time.process_time()
         rows = [row.record() for row in GROUPS[group](config)]
-        return {"rows": rows, "seconds": time.process_time() - began}
+        load = [round(x, 2) for x in (before, os.getloadavg()[0])]
+        seconds = time.process_time() - began
+        return {"rows": rows, "seconds": seconds, "load": load}
 
     try:
         return config.checkpoint(f"rows-{group}", run)
@@ -72,11 +77,13 @@ def stored() -> dict[str, dict]:
     except FileNotFoundError:
         return {}
     rows, spent = content["rows"], content.get("spent", {})
+    load = content.get("load", {})
     names = dict.fromkeys(row["group"] for row in rows)
     return {
         name: {
             "rows": [row for row in rows if row["group"] == name],
-            "seconds": spent.get(name, 0.0),
+            "seconds": spent.get(name),
+            "load": load.get(name),
         }
         for name in names
     }
@@ -86,18 +93,21 @@ def save(config: Config, found: dict[str, dict]) -> Path:
     """Keep the table of the groups ``found`` as ``advlib/results/benchmarks.json``."""
     rows = [row for group in found.values() for row in group["rows"]]
     versions = {name: peers.version(name) for name in peers.PACKAGES}
+    known = {name: group["seconds"] for name, group in found.items()}
+    spent = {name: round(s, 1) for name, s in known.items() if s is not None}
     return results.save(
         "benchmarks",
         {
             "rows": rows,
-            "spent": {name: round(group["seconds"]) for name, group in found.items()},
+            "spent": spent,
+            "load": {name: group.get("load") for name, group in found.items()},
             "peers": versions,
             "threads": torch.get_num_threads(),
         },
         command="python -m benchmarks",
         seeds=config.seeds,
         dataset=str(config.dataset),
-        seconds=sum(group["seconds"] for group in found.values()),
+        seconds=sum(spent.values()),
     )
 
 

@@ -244,9 +244,11 @@ def test_groups_that_were_not_measured_are_kept(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     assert command.stored() == {}
     rows = {name: [Row(name, "s", "m", 0.5, "").record()] for name in ("a", "b")}
-    found = {name: {"rows": rows[name], "seconds": 7} for name in rows}
-    command.save(tiny, found)
+    found = {name: {"rows": rows[name], "seconds": 7, "load": [0, 1]} for name in rows}
+    found["b"] |= {"seconds": None, "load": None}  # not kept, so not made up
+    path = command.save(tiny, found)
     assert command.stored() == found
+    assert results.load(path.stem)["seconds"] == 7
 
 
 def test_publish_replaces_the_last_run(tmp_path):

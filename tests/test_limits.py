@@ -4,6 +4,7 @@ import pytest
 
 from advlib import results
 
+RECORDS = ["exact_error", "exact_scaling", "exact_targets", "exact_tightness"]
 CLOSE = 0.95  # of HiGHS's limit, which is the clock's: some of it may go to others
 STOPPED = {"u", "time_limit", "unknown"}
 
@@ -22,25 +23,15 @@ def starved(part: dict) -> list[int]:
     return [i for i, (s, work) in enumerate(pairs) if s in STOPPED and work < limit]
 
 
-def parts_of(name: str) -> list[dict]:
-    """Return the parts of a record that state a limit."""
-    return results.load(name)["data"]
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["exact_error", "exact_scaling", "exact_targets", "exact_tightness"],
-)
+@pytest.mark.parametrize("name", RECORDS)
 def test_no_program_of_a_record_was_starved(name):
     """Each row states its limit, and what was stopped has spent it."""
-    parts = parts_of(name)
+    parts = results.load(name)["data"]
     assert parts
     assert [starved(part) for part in parts] == [[]] * len(parts)
 
 
-@pytest.mark.parametrize(
-    "name", ["exact_error", "exact_scaling", "exact_targets", "exact_tightness"]
-)
+@pytest.mark.parametrize("name", RECORDS)
 def test_the_load_is_stated(name):
     """And with a limit of seconds the machine was as good as idle: one process."""
     for row in results.load(name)["data"]:
