@@ -26,6 +26,10 @@ def input_box(x: Tensor, eps: float, *, box: bool = True) -> Box:
     """
     check_images(x)
     check_eps(eps)
+    return _corners(x, eps, box)
+
+
+def _corners(x: Tensor, eps: float, box: bool) -> Box:
     lower, upper = x - eps, x + eps
     return (lower.clamp(min=0), upper.clamp(max=1)) if box else (lower, upper)
 
@@ -70,7 +74,7 @@ def batched_margins(
     ``model``, ``x``, ``y``, ``eps``, ``box`` and ``pre`` as ``crown_margins``.
     """
     check_all(model, x, y, eps)
-    corners = input_box(x, eps, box=box)
+    corners = _corners(x, eps, box)
     steps = plan_steps(model, x.shape[1:], x)
     k = count_classes(steps)
     check_classes(y, k)

@@ -6,12 +6,11 @@ A network as Flatten, Linear, Conv2d, ReLU and Residual only, and the same funct
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from advlib._check import check_model, model_dtype
+from advlib._check import check_model, model_dtype, modules_of, tensors_of
 from advlib.networks import gate
 from advlib.networks.gate import is_kind
 from advlib.networks.layers import Normalize, Residual, TwoLogits
@@ -30,7 +29,7 @@ def canonical(model: nn.Module, shape: Sequence[int]) -> nn.Sequential:
     or infinity and an input that does not fit.
     """
     gate.refuse_hidden(model)  # before anything of it is read
-    tensors = chain(model.parameters(), model.buffers())
+    tensors = tensors_of(modules_of(model))
     own = model_dtype(model)
     like = next((t for t in tensors if t.dtype == own), torch.zeros(()))
     return _begin(model, shape, _Goal(like, True, model))
@@ -58,7 +57,7 @@ class _Goal:
 
 def _begin(model: nn.Module, shape: Sequence[int], goal: _Goal) -> nn.Sequential:
     """The canonical form of a ``model`` that ``gate.refuse_hidden`` has let pass."""
-    tensors = chain(model.parameters(), model.buffers())
+    tensors = tensors_of(modules_of(model))
     if not all(math.isfinite(t.detach().sum().item()) for t in tensors):
         raise ValueError("the weights hold NaN or infinity, or are too large to add up")
     return _canonical(model, tuple(shape), goal)

@@ -23,7 +23,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from advlib._check import model_dtype
+from advlib._check import model_dtype, modules_of, tensors_of
 from advlib.networks.layers import Normalize, Residual, TwoLogits
 
 COMPARED = 100  # so many images of a batch are compared
@@ -106,16 +106,6 @@ def flat_layers(model: nn.Module) -> list[nn.Module]:
     return [part for layer in model for part in flat_layers(layer)]
 
 
-def _walk(model: nn.Module) -> list[nn.Module]:
-    """Return ``model`` and all modules inside, a shared one as often as it occurs."""
-    found, waiting = [], [model]
-    while waiting:
-        layer = waiting.pop()
-        found.append(layer)
-        waiting.extend(inner for inner in layer._modules.values() if inner is not None)
-    return found
-
-
 def refuse_hidden(model: nn.Module, *, coarse: bool = True) -> None:
     """Refuse a ``model`` that computes outside its layers' forward and parameters.
 
@@ -126,7 +116,7 @@ def refuse_hidden(model: nn.Module, *, coarse: bool = True) -> None:
     float32's (``refuse_coarse``). Whether a layer's class has a forward of its own:
     ``is_kind``. Raises ``TypeError`` that names the module and the way out.
     """
-    walked = _walk(model)
+    walked = modules_of(model)
     if coarse:
         refuse_coarse(walked)
     if globally._global_forward_hooks or globally._global_forward_pre_hooks:
@@ -207,7 +197,7 @@ def refuse_backward_hooks(model: nn.Module) -> None:
     """
     if globally._global_backward_hooks or globally._global_backward_pre_hooks:
         raise TypeError("a global backward hook may change all gradients: remove it")
-    for layer in _walk(model):
+    for layer in modules_of(model):
         if layer._backward_hooks or layer._backward_pre_hooks:
             raise TypeError(
                 f"{_place(model, layer)} has a backward hook, which may change the "
@@ -227,13 +217,7 @@ def refuse_coarse(layers: Iterable[nn.Module]) -> None:
             "inside torch.autocast sums are rounded to half precision, those of "
             "bounds, too: ask for bounds outside of it"
         )
-    places = {
-        (tensor.dtype, tensor.device.type)
-        for layer in layers
-        for held in (layer._parameters, layer._buffers)
-        for tensor in held.values()
-        if tensor is not None
-    }
+    places = {(tensor.dtype, tensor.device.type) for tensor in tensors_of(layers)}
     floats = {dtype for dtype, _ in places if dtype.is_floating_point}
     coarse = sorted(str(d) for d in floats - {torch.float32, torch.float64})
     if coarse:
@@ -307,14 +291,9 @@ def compared_once() -> Iterator[None]:
 
 def _fingerprint(model: nn.Module, x: Tensor) -> tuple[tuple, list | None]:
     """Return layers and shape, and the versions of all tensors, or None if unknown."""
-    walked = _walk(model)
+    walked = modules_of(model)
     layers = [(id(m), type(m), type(m).forward, m.training) for m in walked]
-    tensors = [
-        tensor
-        for layer in walked
-        for tensor in (*layer._parameters.values(), *layer._buffers.values())
-        if tensor is not None
-    ]
+    tensors = tensors_of(walked)
     key = x.shape[1:], x.dtype, x.device, layers
     if any(tensor.is_inference() for tensor in tensors):  # these count no versions
         return key, None
