@@ -15,7 +15,7 @@ import both_sides
 ORDER = ["clean", "fgsm", "pgd", "strong", "exact", "open"]
 ORDER += ["lp", "alpha", "crown", "interval"]
 SMALL = {"networks": ["small"], "radii": [0.01, 0.05], "images": 20, "alone": 5}
-SMALL |= {"limit": 2000}
+SMALL |= {"limit": {"max_nodes": 2000}}
 
 
 def mask(digits: str, n: int) -> np.ndarray:

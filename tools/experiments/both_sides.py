@@ -1,11 +1,12 @@
 """Attacked, exact and certified error of six networks over a grid of radii.
 
 One command, to be run alone on the machine: python tools/experiments/both_sides.py
-The search for an image stops after a number of subproblems, so that its verdict depends
-neither on its neighbours nor on the machine; the record says how many each image got,
-the CPU seconds they took, and the load of the machine. Each (network, radius) is one
-task, kept in CACHE when done, so that a run that was stopped goes on where it was. With
---jobs 2 tasks run in two processes of one thread through joblib: a
+The search for an image stops after a number of subproblems on the small networks, so
+that its verdict depends on no machine, and after a minute of CPU time on the wide ones,
+whose subproblems differ in cost by a factor of seven; the record says what each image
+got of both, and the load of the machine. Each (network, radius) is one task, the
+longest first, kept in CACHE when done, so that a run that was stopped goes on where it
+was. With --jobs 2 tasks run in two processes of one thread through joblib: a
 ``joblib.parallel_config`` around ``main`` takes a cluster.
 """
 
@@ -31,8 +32,9 @@ NETWORKS = ["small", "small_pgd", "small_ibp", "mlp_256", "mlp_256_pgd", "mlp_25
 RADII = [0.01, 0.02, 0.05, 0.1, 0.15]
 WIDE_RADII = [0.02, 0.05, 0.1]
 IMAGES = {"small": 500, "mlp_256": 100}
+LONGEST = ("mlp_256_pgd", "mlp_256")  # whose searches are begun first
 ALONE = {"small": 50, "mlp_256": 25}  # the first so many: each method by itself
-LIMIT = {"small": 200_000, "mlp_256": 50_000}  # subproblems of one image
+LIMIT = {"small": {"max_nodes": 200_000}, "mlp_256": {"time_limit": 60.0}}  # an image
 
 
 def lower_methods(eps: float) -> dict[str, attacks.Attack]:
@@ -61,17 +63,20 @@ def upper_methods(eps: float, wide: bool) -> dict[str, evaluation.Bound]:
 
 
 class Search:
-    """Branch and bound, one image after the other, ``max_nodes`` subproblems for each.
+    """Branch and bound, one image after the other, with a ``limit`` for each.
 
-    ``verdicts``: those of all images that were asked for, in their order. What is
-    ``known`` of an image, from another search with this limit, is not searched again:
-    a verdict does not depend on who asks.
+    ``limit``: {"max_nodes": subproblems} or {"time_limit": CPU seconds}. ``verdicts``:
+    those of all images that were asked for, in their order. What is ``known`` of an
+    image, from another search with this limit, is not searched again.
     """
 
     def __init__(
-        self, eps: float, max_nodes: int, known: dict[bytes, Verdict] | None = None
+        self,
+        eps: float,
+        limit: dict[str, float],
+        known: dict[bytes, Verdict] | None = None,
     ) -> None:
-        self.eps, self.max_nodes = eps, max_nodes
+        self.eps, self.limit = eps, limit
         self.known = {} if known is None else known
         self.verdicts: list[Verdict] = []
 
@@ -82,7 +87,7 @@ class Search:
             key = one.numpy().tobytes()
             if key not in self.known:
                 (self.known[key],) = branch_and_bound(
-                    model, one, label, self.eps, max_nodes=self.max_nodes
+                    model, one, label, self.eps, **self.limit
                 )
             found.append(self.known[key])
         self.verdicts += found
@@ -91,7 +96,7 @@ class Search:
     def spent(self) -> dict:
         """Return the limit, and what each image got: status, CPU seconds, nodes."""
         return {
-            "limit": {"max_nodes": self.max_nodes},
+            "limit": self.limit,
             "status": "".join(v.status[0] for v in self.verdicts),
             "seconds": [round(v.seconds, 3) for v in self.verdicts],
             "nodes": [v.nodes for v in self.verdicts],
@@ -114,9 +119,7 @@ def record(found: evaluation.BothSides, search: Search) -> dict:
     }
 
 
-def measure(
-    name: str, eps: float, cache: Path, dataset: str, sizes: dict[str, int]
-) -> dict:
+def measure(name: str, eps: float, cache: Path, dataset: str, sizes: dict) -> dict:
     """Return one task's record, from the cache if it is there.
 
     ``sizes``: the numbers of ``images``, those done ``alone``, and the ``limit``.
@@ -138,7 +141,8 @@ def measure(
         row = {"network": name, "eps": eps, "n": images, **record(found, whole)}
         return row | {"alone": record(each, few) | {"n": alone}}
 
-    path = cache / f"{dataset}-{name}-{eps}-{images}-{alone}-{limit}.json"
+    most = "-".join(f"{kind}-{most}" for kind, most in limit.items())
+    path = cache / f"{dataset}-{name}-{eps}-{images}-{alone}-{most}.json"
     return shelf.kept(path, make, quiet=("errors", "alone", "search"))
 
 
@@ -149,7 +153,7 @@ def sweep(
     networks: Sequence[str] = NETWORKS,
     radii: Sequence[float] | None = None,
     dataset: str = "mnist",
-    **sizes: int,
+    **sizes: int | dict[str, float],
 ) -> list[dict]:
     """Return the records of all tasks, in order, whatever the number of ``jobs``.
 
@@ -157,15 +161,17 @@ def sweep(
     """
     cache.mkdir(parents=True, exist_ok=True)
     grids = {n: WIDE_RADII if n.startswith("mlp") else RADII for n in networks}
-    tasks = [
+    tasks = [(name, eps) for name in networks for eps in radii or grids[name]]
+    heavy = sorted(tasks, key=lambda task: (task[0] not in LONGEST, -task[1]))
+    rows = Parallel(n_jobs=jobs, batch_size=1)(
         delayed(measure)(name, eps, cache, dataset, own_sizes(name) | sizes)
-        for name in networks
-        for eps in radii or grids[name]
-    ]
-    return Parallel(n_jobs=jobs)(tasks)
+        for name, eps in heavy
+    )
+    done = dict(zip(heavy, rows, strict=True))
+    return [done[task] for task in tasks]
 
 
-def own_sizes(name: str) -> dict[str, int]:
+def own_sizes(name: str) -> dict:
     """Return the numbers of images and the limit for a network."""
     kind = "mlp_256" if name.startswith("mlp") else "small"
     return {"images": IMAGES[kind], "alone": ALONE[kind], "limit": LIMIT[kind]}
@@ -193,6 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
         "images": IMAGES,
         "alone": ALONE,
         "limit": LIMIT,
+        "jobs": options.jobs,
         "runs": rows,
     }
     results.save(
