@@ -67,15 +67,16 @@ def check_labels(x: Tensor, y: Tensor) -> None:
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
-    """Return ``model`` and all modules inside, a shared one as often as it occurs.
+    """Return ``model`` and all modules inside, a shared one as often as it is named.
 
-    What ``model.modules()`` returns, in a third of its time and another order.
+    Those that it holds, whatever its class makes of ``modules``; one that holds itself
+    ends, too.
     """
-    found, waiting = [], [model]
-    while waiting:
-        layer = waiting.pop()
-        found.append(layer)
-        waiting.extend(inner for inner in layer._modules.values() if inner is not None)
+    found, opened = [model], set()
+    for layer in found:  # which grows meanwhile
+        if layer not in opened:
+            opened.add(layer)
+            found += [inner for inner in layer._modules.values() if inner is not None]
     return found
 
 

@@ -136,3 +136,22 @@ def test_check_all_makes_every_check(change, kind):
     assert _check.check_all(**good) is None
     with pytest.raises(kind):
         _check.check_all(**good | change)
+
+
+def test_modules_are_found_whatever_a_class_says():
+    """A shared one as often as it is named; a ring ends; ``modules`` is not asked."""
+
+    class Silent(nn.Sequential):
+        def modules(self):
+            return iter(())
+
+    act = nn.ReLU()
+    model = Silent(nn.Linear(2, 2), act, nn.Sequential(act))
+    assert len(_check.modules_of(model)) == 5
+    assert len(_check.tensors_of(_check.modules_of(model))) == 2
+    with pytest.raises(ValueError, match="train mode"):
+        _check.check_model(model)
+    act.parent = model
+    assert {id(m) for m in _check.modules_of(model)} == {
+        id(m) for m in nn.Sequential.modules(model)
+    }
