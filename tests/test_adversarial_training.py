@@ -1,17 +1,13 @@
 """The sweep of Chapter 8: what is counted, and how it goes on where it stopped."""
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import adversarial_training as sweep
 import pytest
 import torch
 
 from advlib import attacks, bounds, data, evaluation, models, results, training
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
-import adversarial_training as sweep
 
 DIGITS = data.load("digits")
 FEW = tuple(part[:60] for part in DIGITS.test)

@@ -1,15 +1,11 @@
 """The experiment of chapter 4b: what an effort is, and what its record must satisfy."""
 
-import sys
 from itertools import pairwise
-from pathlib import Path
 
+import attack_effort
 import pytest
 
 from advlib import data, evaluation, results, zoo
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
-import attack_effort
 
 ARMS = (*attack_effort.PAIRED, *attack_effort.AFTER, *attack_effort.OTHERS)
 N = 20

@@ -1,17 +1,13 @@
 """The experiment of chapter 10a: its rules, and what its record must satisfy."""
 
-import sys
 from functools import partial
-from pathlib import Path
 
+import blind_spots
 import numpy as np
 import pytest
 import torch
 
 from advlib import attacks, data, models, results, zoo
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
-import blind_spots
 
 
 @pytest.fixture

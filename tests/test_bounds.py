@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strange import Negated
 from torch import Tensor, nn
 
 from advlib import bounds, linear, models
@@ -1139,14 +1140,6 @@ def test_train_mode_is_refused(method):
     model[2].train()
     with pytest.raises(ValueError, match="train"):
         MARGINS[method](model, *GOOD[1:])
-
-
-class Negated(nn.Sequential):
-    """A Sequential that is not what its layers say."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return minus the last layer's output."""
-        return -super().forward(x)
 
 
 class Doubled(nn.Linear):

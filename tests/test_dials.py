@@ -1,16 +1,12 @@
 """The dials of Chapter 8c: arms in pairs, and a sweep that goes on where it stopped."""
 
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
+import dials
 import pytest
 import torch
 
 from advlib import data, models, results, training
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
-import dials
 
 DIGITS = data.load("digits")
 X, Y = (part[:30] for part in DIGITS.test)

@@ -1,19 +1,16 @@
 """Attacks and evaluation on images of another device, and where they make tensors."""
 
 import ast
-import sys
 from functools import partial
 from pathlib import Path
 
+import far
 import pytest
 import torch
 
 import advlib
 from advlib import attacks, bounds, evaluation, models, training
 from advlib.exact import Verdict
-
-sys.path.insert(0, str(Path(__file__).parent))
-import far
 
 ROOMS = ("attacks", "evaluation", "training")
 X = torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from strange import NegatedNumbers
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -482,23 +483,12 @@ def test_products_of_few_bits_prove_nothing(precision):
     bounds.interval_margins(model, x, y, 0.01)
 
 
-class Negated(nn.Parameter):
-    """Numbers that are stored one way and multiplied another."""
-
-    @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
-        found = super().__torch_function__(func, types, args, kwargs or {})
-        if func is nn.functional.linear:
-            return -found.as_subclass(torch.Tensor)
-        return found
-
-
 @pytest.mark.parametrize("name", MARGINS)
 def test_tensors_of_a_class_of_their_own(name):
     """Its stored numbers say nothing of what it computes."""
     model, x = small(), images()
-    model[-1].weight = Negated(model[-1].weight.detach())
-    with pytest.raises(TypeError, match=r"weight of Linear '3' is a Negated"):
+    model[-1].weight = NegatedNumbers(model[-1].weight.detach())
+    with pytest.raises(TypeError, match=r"weight of Linear '3' is a NegatedNumbers"):
         MARGINS[name](model, x, torch.zeros(3).long(), 0.01)
 
 

@@ -1,15 +1,10 @@
 """The generator of Chapter 11b: what it may do, and what the record counts."""
 
-import sys
-from pathlib import Path
-
+import generator
 import pytest
 import torch
 
 from advlib import data, evaluation, models, results, zoo
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
-import generator
 
 DIGITS = data.load("digits")
 

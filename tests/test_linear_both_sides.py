@@ -1,15 +1,10 @@
 """The experiment of chapter 2b: its sweep, and what its record must satisfy."""
 
-import sys
-from pathlib import Path
-
+import linear_both_sides
 import numpy as np
 import pytest
 
 from advlib import data, results
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
-import linear_both_sides
 
 
 @pytest.fixture

@@ -2,18 +2,14 @@
 
 import json
 import math
-import sys
 from functools import cache, partial
-from pathlib import Path
 
+import masking
 import pytest
 import torch
 from torch import nn
 
 from advlib import attacks, data, evaluation, models, results, training, zoo
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
-import masking
 
 DIGITS = data.load("digits")
 X, Y = (part[:150] for part in DIGITS.test)

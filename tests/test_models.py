@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from strange import Negated
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -291,14 +292,6 @@ def test_gradients_reach_the_models_own_weights_through_the_canonical_form():
     expected = torch.autograd.grad(model(x).square().sum(), parameters)
     for a, b in zip(found, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-9)
-
-
-class Negated(nn.Sequential):
-    """A Sequential with a forward of its own."""
-
-    def forward(self, x):
-        """Return minus what the layers return."""
-        return -super().forward(x)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,14 @@
 """Chapter 1's photographs: the record is what the committed network says."""
 
-import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
+import photographs
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from advlib import data, models, results, zoo
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools/experiments"))
-import photographs
 
 
 @cache

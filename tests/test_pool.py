@@ -1,20 +1,16 @@
 """Training with a pool of adversarial examples: its parts, and what they promise."""
 
 import math
-import sys
 from functools import partial
-from pathlib import Path
 
 import cvxpy as cp
+import nonrobust_features
+import pool_training
 import pytest
 import torch
 from torch import nn
 
 from advlib import attacks, data, evaluation, models, results, training
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
-import nonrobust_features
-import pool_training
 
 DIGITS = data.load("digits")
 AIMED = training.toward_random_target(attacks.boundary_l2, 10)

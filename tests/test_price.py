@@ -1,18 +1,14 @@
 """Chapter 2a's frontier: exact counts of linear models, made again in part."""
 
-import sys
 from collections import Counter
 from functools import cache
-from pathlib import Path
 
 import numpy as np
+import price_of_robustness as price
 import pytest
 import torch
 
 from advlib import data, linear, models, results
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools/experiments"))
-import price_of_robustness as price
 
 
 @cache

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from strange import NegatedNumbers
 from torch import nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
@@ -351,26 +352,14 @@ def test_a_method_of_every_module_that_a_program_replaced(name, monkeypatch):
             read()
 
 
-class Negated(nn.Parameter):
-    """Numbers that are stored one way and multiplied another."""
-
-    @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
-        """Minus what torch returns, for products."""
-        found = super().__torch_function__(func, types, args, kwargs or {})
-        if func is nn.functional.linear:
-            return -found.as_subclass(torch.Tensor)
-        return found
-
-
 def test_numbers_of_a_class_of_their_own():
     """Its stored numbers are not what it computes with."""
     net = network()
     y, claim = label(net), make_certificate(net, X, label(net), EPS)
-    net[-1].weight = Negated(net[-1].weight.detach())
-    with pytest.raises(TypeError, match="are a Negated"):
+    net[-1].weight = NegatedNumbers(net[-1].weight.detach())
+    with pytest.raises(TypeError, match="are a NegatedNumbers"):
         check_certificate(net, X, y, EPS, claim)
-    with pytest.raises(TypeError, match="a Negated"):
+    with pytest.raises(TypeError, match="a NegatedNumbers"):
         make_certificate(net, X, y, EPS)
 
 

@@ -1,18 +1,14 @@
 """The runs of Chapter 11b: plan and additions, masks, and how they go on."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import smooth_training as study
 import torch
 from torch import nn
 
 from advlib import data, evaluation, models, results
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools/experiments"))
-import smooth_training as study
 
 DIGITS = data.load("digits")
 RECORD = results.load("smooth_training")["data"]
