@@ -124,7 +124,7 @@ OTHERS += (nn.ELU, nn.CELU, SmoothReLU)
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": partial(nn.LeakyReLU, 0.2),
-    "softplus": nn.Softplus,
+    "softplus": partial(nn.Softplus, threshold=40.0),  # torch's 20 drops 2e-9
     "parametric_softplus": ParametricSoftplus,
     "parametric_softplus_100": partial(ParametricSoftplus, 100.0),
     "silu": nn.SiLU,

@@ -259,7 +259,7 @@ def _cifar10_jpeg() -> Dataset:
         return _permuted(x.permute(0, 3, 1, 2) / 255, y)
 
     (x, y), test = split("train"), split("test")
-    note = "JPEG-compressed, so not bit for bit CIFAR-10"
+    note = "JPEG-compressed: not CIFAR-10, a pixel may be off by 50/255 and more"
     return Dataset(
         "cifar10_jpeg", (x[:45000], y[:45000]), (x[45000:], y[45000:]), test, note
     )
