@@ -10,7 +10,7 @@ from advlib import results
 
 ORDER = ["clean", "fgsm", "pgd", "strong", "exact", "open"]
 ORDER += ["lp", "alpha", "crown", "interval"]
-SMALL = {"networks": ["small"], "radii": [0.01, 0.05], "images": 8, "alone": 3}
+SMALL = {"networks": ["small"], "radii": [0.01, 0.05], "images": 20, "alone": 5}
 SMALL |= {"limit": {"max_nodes": 2000}}
 
 

@@ -1,24 +1,11 @@
 """The record of the convex barrier: letters that other methods confirm."""
 
-import importlib.util
-from pathlib import Path
-
+import convex_barrier
 import pytest
 import torch
 from torch import nn
 
 from advlib import bounds, data, exact, models, relaxations, results
-
-PATH = Path(__file__).resolve().parent.parent / "tools/experiments/convex_barrier.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    """The experiment as a module."""
-    spec = importlib.util.spec_from_file_location("convex_barrier", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +21,14 @@ def _stored(case: dict) -> nn.Module:
     return net.requires_grad_(False)
 
 
-def test_every_image_has_one_letter(record, script):
+def test_every_image_has_one_letter(record):
     """The letters are those that the script explains, one for each image."""
-    assert record["letters"] == script.LETTERS
+    assert record["letters"] == convex_barrier.LETTERS
     rows = [r for part in ("barrier", "sdp") for c in record[part] for r in c["rows"]]
     assert len(rows) == 36
     for row in rows:
-        assert len(row["letters"]) == script.IMAGES
-        assert set(row["letters"]) <= set(script.LETTERS)
+        assert len(row["letters"]) == convex_barrier.IMAGES
+        assert set(row["letters"]) <= set(convex_barrier.LETTERS)
         assert row["open"] == sum(row["letters"].count(k) for k in "lbso")
 
 
@@ -77,7 +64,7 @@ def test_an_image_of_the_sdp_is_confirmed(record):
             assert true.bound > 0
 
 
-def test_letters_of_a_small_network(script):
+def test_letters_of_a_small_network():
     """Measured anew on a random network: each letter is what the bounds say."""
     net = models.seeded(models.mlp, (1, 2, 2), (6, 6), 3, seed=1).double()
     for parameter in net.parameters():
@@ -85,7 +72,7 @@ def test_letters_of_a_small_network(script):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(12, 1, 2, 2, generator=generator).double()
     y = net(x).argmax(1)
-    found = script.measure(net, x, y, 0.2, sdp=True)
+    found = convex_barrier.measure(net, x, y, 0.2, sdp=True)
     margins = relaxations.lp_margins(net, x, y, 0.2)
     crown = bounds.certified(bounds.crown_margins(net, x, y, 0.2), y)
     assert len(set(found["letters"])) > 1

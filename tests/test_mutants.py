@@ -1,27 +1,19 @@
 """The planted bugs still fit the source, and the command tells caught from survived."""
 
 import ast
-import importlib.util
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import mutants
 import pytest
 
-PATH = Path(__file__).resolve().parent.parent / "tools" / "mutants.py"
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def tool():
-    """The command as a module."""
-    spec = importlib.util.spec_from_file_location("mutants", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MUTANTS = tool().MUTANTS
+MUTANTS = mutants.MUTANTS
 ONE = "tests/test_bounds.py::test_margin_spec_asks_for_differences"
 
 
@@ -30,11 +22,11 @@ def test_each_bug_fits_the_source_once(mutant):
     """Its text occurs exactly once, and what stands there then is still Python."""
     changed = mutant.source()
     assert ast.dump(ast.parse(changed)) != ast.dump(
-        ast.parse((PATH.parent.parent / mutant.file).read_text())
+        ast.parse((ROOT / mutant.file).read_text())
     )
     for test in mutant.tests:
         file, _, name = test.partition("::")
-        text = (PATH.parent.parent / file).read_text()
+        text = (ROOT / file).read_text()
         assert not name or f"def {name}(" in text
 
 
@@ -77,7 +69,7 @@ def test_the_command_tells_caught_from_survived():
     """A question with its sign turned fails a test; a plus in front changes nothing."""
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, ONE],
-        env={**os.environ, "PYTHONPATH": str(PATH.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools")},
         capture_output=True,
         text=True,
         check=True,

@@ -211,7 +211,6 @@ def test_helpers_are_imported(path):
 
 def test_stamp_is_current(tmp_path):
     """Address and version stand where they must; a drift is found and mended."""
-    sys.path.insert(0, str(ROOT / "tools"))
     import stamp
 
     assert stamp.stamp(check=True) == []
@@ -238,7 +237,6 @@ def test_stamp_is_current(tmp_path):
 
 def _refreshed(nb: nbformat.NotebookNode, folder: Path) -> bytes:
     """What ``make refresh`` writes for ``nb``, which is left alone."""
-    sys.path.insert(0, str(ROOT / "tools"))
     import refresh  # sets the environment of its kernels, so not before it is needed
 
     path = folder / "refreshed.ipynb"
@@ -332,7 +330,6 @@ def test_refresh_drops_what_editors_leave(tmp_path):
 
 def test_figures_are_stored_small_and_whole(tmp_path):
     """At most 256 colours, white where nothing is drawn, the size on the page kept."""
-    sys.path.insert(0, str(ROOT / "tools"))
     import refresh
 
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)

@@ -1,17 +1,11 @@
 """The command that compares random bounds with samples, and whether it can fail."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
+import random_bounds
 import torch
 from torch import nn
 
 from advlib import bounds, lipschitz, models, relaxations
-
-PATH = Path(__file__).resolve().parent.parent / "tools" / "random_bounds.py"
 
 RULES = {
     "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Conv2d groups",
@@ -24,19 +18,9 @@ TIGHT = 1e-6  # a bound that some point attains, up to rounding of float32
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    """The command, as a module."""
-    spec = importlib.util.spec_from_file_location("random_bounds", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["random_bounds"] = module  # dataclasses look for it there
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def report(tool):
+def report():
     """Some ten thousand comparisons."""
-    return tool.run(count=12_000, seed=1, jobs=1)
+    return random_bounds.run(count=12_000, seed=1, jobs=1)
 
 
 def test_no_bound_is_contradicted(report):
@@ -81,17 +65,17 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("module", "function", "name"), BROKEN)
-def test_a_bound_that_is_too_high_is_found(tool, monkeypatch, module, function, name):
+def test_a_bound_that_is_too_high_is_found(monkeypatch, module, function, name):
     """By a thousandth, and only this one is contradicted; the exit status is 1."""
     monkeypatch.setattr(module, function, higher(getattr(module, function)))
     rare = function == "lp_margins"  # on few networks
-    report = tool.run(count=8_000 if rare else 2_500, seed=1, jobs=1)
+    report = random_bounds.run(count=8_000 if rare else 2_500, seed=1, jobs=1)
     bad = {key.split(",")[0] for key, t in report.tallies.items() if t.contradicted}
     assert bad == {name}
     assert any(t.first for t in report.tallies.values())
 
 
-def test_bounds_before_a_relu_that_are_too_narrow_are_found(tool, monkeypatch):
+def test_bounds_before_a_relu_that_are_too_narrow_are_found(monkeypatch):
     """Both ends moved inwards by a thousandth."""
     proper = bounds.relu_bounds
 
@@ -101,11 +85,11 @@ def test_bounds_before_a_relu_that_are_too_narrow_are_found(tool, monkeypatch):
         return [(a + c, b - c) for (a, b), c in zip(found, cut, strict=True)]
 
     monkeypatch.setattr(bounds, "relu_bounds", narrow)
-    report = tool.run(count=1_500, seed=1, jobs=1)
+    report = random_bounds.run(count=1_500, seed=1, jobs=1)
     assert report.tallies["relu_bounds, crown"].contradicted > 0
 
 
-def test_a_wrong_rule_is_found(tool, monkeypatch):
+def test_a_wrong_rule_is_found(monkeypatch):
     """Batch-norm folded without its shift: the bounds of another network."""
     from advlib.networks import canonical, gate
 
@@ -119,34 +103,36 @@ def test_a_wrong_rule_is_found(tool, monkeypatch):
 
     monkeypatch.setattr(canonical, "_batch_norm", shifted)
     monkeypatch.setattr(gate, "compare", lambda *args: None)  # which would see it
-    assert tool.run(count=4_000, seed=1, jobs=1).contradicted > 0
+    assert random_bounds.run(count=4_000, seed=1, jobs=1).contradicted > 0
 
 
-def test_the_command(tool, monkeypatch, capsys):
+def test_the_command(monkeypatch, capsys):
     """Tables, the exit status, and the same counts with any number of jobs."""
-    assert tool.main(["--count", "500", "--seed", "3", "--jobs", "1"]) == 0
+    assert random_bounds.main(["--count", "500", "--seed", "3", "--jobs", "1"]) == 0
     said = capsys.readouterr().out
     assert "0 contradicted" in said
     assert "Residual" in said
     monkeypatch.setattr(bounds, "crown_margins", higher(bounds.crown_margins))
-    assert tool.main(["--count", "1500", "--seed", "1", "--jobs", "1"]) == 1
+    assert random_bounds.main(["--count", "1500", "--seed", "1", "--jobs", "1"]) == 1
     assert "first contradicted: network" in capsys.readouterr().out
 
 
-def test_networks_depend_on_the_seed_alone(tool):
+def test_networks_depend_on_the_seed_alone():
     """Number 5 of seed 3, twice, and after others."""
-    first, second = tool.run_case(3, 5), tool.run_case(3, 5)
+    first, second = random_bounds.run_case(3, 5), random_bounds.run_case(3, 5)
     assert first.rules == second.rules
     assert first.count == second.count
-    joined = tool.run_part(3, 4, 2)
-    assert joined.count == tool.run_case(3, 4).count + first.count
+    joined = random_bounds.run_part(3, 4, 2)
+    assert joined.count == random_bounds.run_case(3, 4).count + first.count
 
 
-def test_the_sum_of_absolute_terms(tool):
+def test_the_sum_of_absolute_terms():
     """By hand: |2| * 3 + |-1| * 1 + |-4| = 11."""
     model = models.linear((1, 1, 2), 2).double().eval().requires_grad_(False)
     model[1].weight[:], model[1].bias[:] = torch.tensor([[2.0, -1.0], [0.0, 1.0]]), -4.0
     corners = torch.tensor([[[[-3.0, 0.5]]]]), torch.tensor([[[[1.0, 1.0]]]])
-    found, size = tool.absolute_terms(model, tuple(c.double() for c in corners))
+    found, size = random_bounds.absolute_terms(
+        model, tuple(c.double() for c in corners)
+    )
     assert found == []
     assert size.tolist() == [[11.0, 5.0]]
