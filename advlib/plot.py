@@ -8,9 +8,11 @@ Tables and names are those of ``tables``.
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.image import AxesImage
@@ -37,6 +39,7 @@ __all__ = [
     "use_style",
 ]
 
+FONTS = Path(__file__).parent / "fonts"  # the sans of the site, as TrueType
 PAGES = ("#FFFFFF", "#121212")  # of the site, light and dark
 
 # what a colour means through the whole book
@@ -109,8 +112,14 @@ def use_style() -> None:
     an inch of the page.
     """
     _sharpen()
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(map(str, FONTS.glob("*.ttf"))):
+        if path not in known:
+            font_manager.fontManager.addfont(path)
     plt.rcParams.update(
         {
+            "font.family": ["Book Sans", "DejaVu Sans"],  # what one lacks the other has
+            "mathtext.fontset": "stix",
             "figure.figsize": (6.4, 3.6),
             "figure.dpi": 110,
             "figure.facecolor": "white",
@@ -119,8 +128,8 @@ def use_style() -> None:
             "axes.grid": True,
             "grid.alpha": 0.3,
             "legend.frameon": False,
-            "font.size": 10,
-            "axes.titlesize": 10,
+            "font.size": 10.5,
+            "axes.titlesize": 10.5,
             "lines.linewidth": 1.8,
         }
     )

@@ -1,7 +1,8 @@
 """Re-run chapters in a clean kernel, normalise them, and write them back.
 
 The kernel gets the environment that the tests use. A chapter that fails is not
-written. Figures are stored with a palette of at most 256 colours.
+written. Figures are stored with a palette of at most 256 colours, and say where in them
+pictures stand, which the site's dark version leaves as they are (``where_pictures.py``).
 """
 
 import base64
@@ -11,13 +12,16 @@ import itertools
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from advlib import data
 from advlib.files import atomic_write
@@ -31,6 +35,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 RANDOM_ID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f-]+)?$")
 VALID_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 COLOURS = 256
+PICTURES = "Pictures"  # the text chunk that where_pictures.py writes
 KEPT = ("tags", "mystnb")  # all else in a cell's metadata is an editor's: time, view
 
 
@@ -74,8 +79,10 @@ def palette(png: bytes) -> bytes:
     page = Image.new("RGBA", picture.size, "white")
     page.alpha_composite(picture.convert("RGBA"))
     few = page.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    stored = io.BytesIO()
-    few.save(stored, "PNG", optimize=True)
+    stored, note = io.BytesIO(), PngInfo()
+    if PICTURES in picture.info:
+        note.add_text(PICTURES, picture.info[PICTURES])
+    few.save(stored, "PNG", optimize=True, pnginfo=note)
     return stored.getvalue()
 
 
@@ -123,7 +130,12 @@ def main(arguments: list[str]) -> None:
         began = time.perf_counter()
         where = {"metadata": {"path": str(path.parent)}}
         client = NotebookClient(nb, timeout=600, kernel_name="python3", resources=where)
-        client.execute()
+        with tempfile.TemporaryDirectory() as folder:
+            startup = Path(folder) / "profile_default" / "startup"
+            startup.mkdir(parents=True)
+            shutil.copy(Path(__file__).with_name("where_pictures.py"), startup)
+            os.environ["IPYTHONDIR"] = folder
+            client.execute()
         write(normalise(nb), path)
         print(f"{path}: {time.perf_counter() - began:.0f} s")
 

@@ -39,3 +39,9 @@ def site() -> Path:
     if not (SITE / "index.html").is_file():
         pytest.skip(f"no site in {SITE}: run `make book` first")
     return SITE
+
+
+@pytest.fixture(scope="session")
+def order() -> list[str]:
+    """Return the names of all pages, in the book's order."""
+    return _toc()

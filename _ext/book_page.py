@@ -1,0 +1,208 @@
+"""The frame of every page: the book's own theme, and what its templates ask for.
+
+While ``repository: url`` in the configuration names ORG/REPO, nothing on a page leads
+to a repository or to Colab, and the build says so.
+"""
+
+import hashlib
+import re
+import sys
+import tomllib
+from pathlib import Path
+from urllib.parse import urlencode
+
+from docutils import nodes
+from pygments.formatters import HtmlFormatter
+from sphinx import addnodes
+from sphinx.util import logging
+
+HERE = Path(__file__).resolve().parent
+THEME = HERE / "book_theme"
+UNKNOWN = "ORG/REPO"
+MODE = (
+    "(()=>{let m=null;try{m=localStorage.getItem('mode')}catch{}"
+    "document.documentElement.dataset.theme=m==='light'||m==='dark'?m:"
+    "matchMedia('(prefers-color-scheme: dark)').matches?'dark':'light'})()"
+)
+# of the files that Sphinx and extensions put beside the pages, those that a page uses
+USED = ("book.css", "book.js", "cards.js", "search-data.js", "fonts/", "favicon.svg")
+USED += ("touch-icon.png", "social/", "landing/", "play/")
+MENDS = [
+    # docutils: role=list whose children are no list items (axe: aria-required-children)
+    ('<div role="list" class="citation-list">', '<div class="citation-list">'),
+    # deprecated in ARIA 1.2 (axe: aria-deprecated-role)
+    (' role="doc-biblioentry"', ""),
+    # myst-nb: the name hides the visible words (axe: label-content-name-mismatch)
+    ('<summary aria-label="Toggle hidden content">', "<summary>"),
+]
+EMPTY = re.compile(
+    r"<th\b([^>]*)>\s*(?:<p>\s*</p>)?\s*</th>"
+)  # axe: empty-table-header
+logger = logging.getLogger(__name__)
+
+
+def stamp(path: Path) -> str:
+    """Return a short name of what is in ``path``, for its address."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
+
+
+def address(app) -> str:
+    """Return the repository's address, "" while it is not known."""
+    url = app.config.html_theme_options.get("repository_url", "").rstrip("/")
+    return "" if UNKNOWN in url else url
+
+
+def slug(url: str) -> str:
+    """Return owner and name of the repository at ``url``."""
+    return "/".join(url.split("/")[-2:])
+
+
+def contents(app, pagename: str) -> str:
+    """Return the book's table of contents as HTML, the page itself marked."""
+    env, builder = app.env, app.builder
+    parts = []
+    for toctree in env.get_doctree(app.config.root_doc).findall(addnodes.toctree):
+        if caption := toctree.get("caption"):
+            parts.append(f'<p class="caption">{caption}</p>')
+        items = []
+        for title, document in toctree["entries"]:
+            text = title or env.titles[document].astext()
+            now = ' aria-current="page"' if document == pagename else ""
+            link = builder.get_relative_uri(pagename, document) or "#"
+            items.append(f'<li><a href="{link}"{now}>{nodes.Text(text)}</a></li>')
+        parts.append(f"<ul>{''.join(items)}</ul>")
+    return "\n".join(parts)
+
+
+def on_this_page(toc: str) -> str:
+    """Return the list of the page's sections below its title, "" if there is none."""
+    match = re.search(r"<li>.*?</a>\s*(<ul>.*</ul>)\s*</li>\s*</ul>", toc or "", re.S)
+    return re.sub(r' class="reference internal"', "", match[1]) if match else ""
+
+
+def hanging(match: re.Match[str]) -> str:
+    """Return a block of code whose lines know their indent, for narrow screens."""
+    lines = match[1].rstrip("\n").split("\n")
+    made = []
+    for line in lines:
+        bare = re.sub(r"<[^>]*>", "", line)
+        indent = len(bare) - len(bare.lstrip(" "))
+        style = f' style="--n:{indent}"' if indent else ""
+        made.append(f'<span class="row"{style}>{line}\n</span>')
+    return f"<pre>{''.join(made)}</pre>"
+
+
+def prepare(app, pagename, templatename, context, doctree):
+    """Hand the templates what they ask for, and mend the body."""
+    url, config = address(app), app.config
+    options = config.html_theme_options
+    notebook = str(context.get("page_source_suffix", "")) == ".ipynb"
+    book = {
+        "theme_script": MODE,
+        "preload": True,
+        "canonical": url,
+        "css": app.builder.book_stamps["book.css"],
+        "js": app.builder.book_stamps["book.js"],
+        "contents": contents(app, pagename),
+        "on_this_page": on_this_page(context.get("toc", "")),
+        "notebook": notebook,
+        "colab": "",
+        "repository": url if options.get("use_repository_button") else "",
+        "issue": "",
+        "downloads": config.book_downloads,
+        "version": app.builder.book_version,
+        "authors": config.author,
+        "kind": "chapter" if notebook else "page",
+        "root": re.sub(r"^https?://[^/]+", "", config.html_baseurl) if url else "/",
+    }
+    if pagename == config.root_doc:
+        book["kind"], book["on_this_page"] = "landing", ""
+    if url:
+        branch = options.get("repository_branch", "main")
+        where = f"https://colab.research.google.com/github/{slug(url)}/blob/{branch}"
+        book["colab"] = f"{where}/{pagename}.ipynb" if notebook else ""
+        if options.get("use_issues_button"):
+            asked = urlencode({"title": "Mistake", "body": f"Where: {pagename}"})
+            book["issue"] = f"{url}/issues/new?{asked}"
+    context["book"] = book
+    body = context.get("body", "")
+    body = re.sub(EMPTY, r"<td\1></td>", body)
+    for old, new in MENDS:
+        body = body.replace(old, new)
+    body = re.sub(
+        r"<table\b.*?</table>", r'<div class="scroll">\g<0></div>', body, flags=re.S
+    )
+    context["body"] = re.sub(r"<pre>(.*?)</pre>", hanging, body, flags=re.S)
+
+
+def begin(app):
+    """Read the version, name the assets; say so while the address is not known."""
+    builder = app.builder
+    static = THEME / "static"
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    builder.book_version = project["project"]["version"]
+    builder.book_stamps = {n: stamp(static / n) for n in ("book.css", "book.js")}
+    if hasattr(builder, "search"):
+        builder.search = False  # search_data.py makes a better one
+    if builder.format == "html" and not address(app):
+        sys.stdout.write(
+            f"\nNote: the address is still {UNKNOWN} (_config.yml), so that no button "
+            "leads to Colab or to the repository. `make stamp` writes the right one.\n"
+        )
+
+
+def more_pages(app):
+    """Add the search page and the page for addresses that lead nowhere."""
+    if app.builder.name == "html":
+        yield "search", {"title": "Search"}, "find.html"
+        yield "404", {"title": "No such page"}, "lost.html"
+
+
+def sweep(app, exception):
+    """Remove the files that extensions put beside the pages and no page uses."""
+    if exception is not None or app.builder.name != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    for path in sorted(static.rglob("*"), reverse=True):
+        name = path.relative_to(static).as_posix()
+        if path.is_file() and not name.startswith(USED):
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def colours(app, exception):
+    """Write the colours of the code, light and dark, at the end of the style sheet."""
+    if exception is not None or app.builder.name != "html":
+        return
+
+    def rules(style: str, scope: str) -> str:
+        formatter = HtmlFormatter(style=style)
+        lines = formatter.get_style_defs(f"{scope}.highlight").splitlines()
+        return "\n".join(
+            re.sub(r"\s*/\*.*?\*/", "", line)
+            for line in lines
+            if re.search(r"\.highlight \.\w", line)
+        )
+
+    sheet = Path(app.outdir) / "_static" / "book.css"
+    text = sheet.read_text(encoding="utf8")
+    text += rules("a11y-high-contrast-light", "")
+    dark = rules("a11y-high-contrast-dark", 'html[data-theme="dark"] ')
+    text += f"\n@media screen {{\n{dark}\n}}\n"
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+    text = re.sub(r"\n\s*", "\n", text)
+    sheet.write_text(text, encoding="utf8")
+
+
+def setup(app):
+    """Register theme, options and handlers."""
+    app.add_html_theme("book_theme", str(THEME))
+    app.add_config_value("book_downloads", [], "html")
+    app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it, unused
+    app.connect("builder-inited", begin)
+    app.connect("html-collect-pages", more_pages)
+    app.connect("html-page-context", prepare, priority=950)
+    app.connect("build-finished", sweep, priority=700)
+    app.connect("build-finished", colours, priority=710)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
