@@ -20,7 +20,8 @@ from sphinx.util import logging
 
 PICTURES = "Pictures"  # the PNG's text chunk
 PAPER, INK = 0.185, 0.90  # OKLab lightness of #121212 and of what is written on it
-COLOUR = 0.45  # how much more a full colour is lifted than grey
+SOFT = 0.8  # below 1: pale greys are lifted more, thin lines stay seen
+COLOUR = 0.3  # how much more a full colour is lifted than grey
 IMG = re.compile(r'<img\b[^>]*?src="([^"]*_images/[^"]+\.png)"[^>]*>')
 LINKED = re.compile(r'<a class="[^"]*image-reference"[^>]*>\s*(<img\b[^>]*>)\s*</a>')
 STYLE = re.compile(
@@ -69,7 +70,7 @@ def in_the_dark(rgb: np.ndarray) -> np.ndarray:
     depth = 1 - lab[..., :1]
     chroma = np.linalg.norm(lab[..., 1:], axis=-1, keepdims=True)
     full = (chroma / np.maximum(depth, 0.02) / 0.4).clip(0, 1)
-    light = PAPER + depth * (INK - PAPER) * (1 + COLOUR * full)
+    light = PAPER + depth**SOFT * (INK - PAPER) * (1 + COLOUR * full)
     return (srgb(np.concatenate([light.clip(0, 0.95), lab[..., 1:]], -1)) * 255).round()
 
 
@@ -131,7 +132,7 @@ def element(tag: str, folder: str, made: dict, lazy: bool) -> str:
 
 
 def rewrite(page: Path, pictures: dict[str, dict]) -> None:
-    """Put the made pictures in place of the PNGs; the first of ``page`` loads at once."""
+    """Put the made pictures in place of the PNGs; the first loads at once."""
     text, count = page.read_text(encoding="utf8"), 0
 
     def replace(match: re.Match[str]) -> str:

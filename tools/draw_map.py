@@ -1,4 +1,4 @@
-"""Write the map of the book: _static/both-sides.svg for the README, one for the site."""
+"""Write the map of the book, for the README (_static) and for the site (_ext)."""
 
 import io
 import re

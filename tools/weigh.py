@@ -96,7 +96,11 @@ def pages(toc: Path) -> list[str]:
     """Return the names of all pages, in the book's order."""
     tree = yaml.safe_load(toc.read_text())
     groups = [tree, *tree.get("parts", [])]
-    return [tree["root"], *(c["file"] for g in groups for c in g.get("chapters", []))]
+    found = [c for g in groups for c in g.get("chapters", [])]
+    return [
+        tree["root"],
+        *(p["file"] for c in found for p in (c, *c.get("sections", []))),
+    ]
 
 
 def measure(browser: Browser, url: str, slow: bool) -> dict[str, float]:

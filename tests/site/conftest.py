@@ -15,7 +15,8 @@ def _toc() -> list[str]:
     """Return the name of every page in the book's order, as ``chapters/01_x``."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
     groups = [toc, *toc.get("parts", [])]
-    files = [c["file"] for group in groups for c in group.get("chapters", [])]
+    pages = [c for group in groups for c in group.get("chapters", [])]
+    files = [p["file"] for c in pages for p in (c, *c.get("sections", []))]
     return [toc["root"], *files]
 
 

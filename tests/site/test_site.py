@@ -266,3 +266,18 @@ def test_cards(browser: Browser, base: str) -> None:
         page.keyboard.press("Escape")
         assert page.locator(".card").count() == 0
         assert said == []
+
+
+BUDGETS = {"intro": 120, "chapters/": 450, "": 220}  # kB of a first visit, compressed
+
+
+def test_weight(browser: Browser, site: Path, name: str, order: list[str]) -> None:
+    """A first visit, scrolled to the end, transfers no more than the budget."""
+    if not sampled(name, order):
+        pytest.skip("not in today's sample: ADVLIB_ALL_PAGES=1 looks at all pages")
+    import weigh
+
+    budget = next(kb for part, kb in BUDGETS.items() if name.startswith(part))
+    with weigh.served(site) as address:
+        cost = weigh.measure(browser, f"{address}/{name}.html", slow=False)
+    assert 20 < cost["kB"] <= budget
