@@ -9,7 +9,7 @@ SITE := _build/html/index.html
 ONE := OMP_NUM_THREADS=1 PYTHONHASHSEED=0
 PYTEST := $(ONE) $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300
-.PHONY: book test unit chapters refresh stamp shots weigh pages portable bench mutants lint lab clean
+.PHONY: book test unit chapters refresh stamp shots weigh pages pdf epub portable bench mutants lint lab clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -42,6 +42,12 @@ shots: book  ## one contact sheet per page, in _build/shots
 
 weigh: book  ## what a page costs a slow phone; BEFORE=../old/_build/html beside another
 	$(BIN)/python tools/weigh.py $(if $(BEFORE),--before $(BEFORE))
+
+pdf: book  ## the whole book as _build/book.pdf; needs Chromium
+	$(BIN)/python tools/make_pdf.py
+
+epub: .venv/.installed  ## the whole book as _build/book.epub
+	$(BIN)/python tools/make_epub.py
 
 pages: book  ## every page in the browser, where `make test` takes a sample
 	ADVLIB_ALL_PAGES=1 $(PYTEST) tests/site

@@ -110,7 +110,7 @@ def prepare(app, pagename, templatename, context, doctree):
         "repository": url if options.get("use_repository_button") else "",
         "issue": "",
         "downloads": config.book_downloads,
-        "version": app.builder.book_version,
+        "version": config.version,
         "authors": config.author,
         "kind": "chapter" if notebook else "page",
         "root": re.sub(r"^https?://[^/]+", "", config.html_baseurl) if url else "/",
@@ -139,8 +139,6 @@ def begin(app):
     """Read the version, name the assets; say so while the address is not known."""
     builder = app.builder
     static = THEME / "static"
-    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
-    builder.book_version = project["project"]["version"]
     builder.book_stamps = {n: stamp(static / n) for n in ("book.css", "book.js")}
     if hasattr(builder, "search"):
         builder.search = False  # search_data.py makes a better one
@@ -195,11 +193,18 @@ def colours(app, exception):
     sheet.write_text(text, encoding="utf8")
 
 
+def version(app, config):
+    """Take the version from the package."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    config.version = config.release = project["project"]["version"]
+
+
 def setup(app):
     """Register theme, options and handlers."""
     app.add_html_theme("book_theme", str(THEME))
     app.add_config_value("book_downloads", [], "html")
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it, unused
+    app.connect("config-inited", version)
     app.connect("builder-inited", begin)
     app.connect("html-collect-pages", more_pages)
     app.connect("html-page-context", prepare, priority=950)

@@ -179,7 +179,7 @@ class Piece(Directive):
 def fill(app, doctree, page: str) -> None:
     """Fill the places of one page; what is no web page gets nothing there."""
     for place in list(doctree.findall(placeholder)):
-        if app.builder.format != "html":
+        if app.builder.name != "html":
             place.parent.remove(place)
             continue
 

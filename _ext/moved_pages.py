@@ -22,7 +22,7 @@ PAGE = """<!DOCTYPE html>
 
 def write(app, exception):
     """Write the pages, after a build that went well; a wrong target stops it."""
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.name != "html":
         return
     for old, new in app.config.moved_pages.items():
         if new not in app.env.found_docs or old in app.env.found_docs:

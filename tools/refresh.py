@@ -1,8 +1,8 @@
 """Re-run chapters in a clean kernel, normalise them, and write them back.
 
 The kernel gets the environment that the tests use. A chapter that fails is not
-written. Figures are stored with a palette of at most 256 colours, and say where in them
-pictures stand, which the site's dark version leaves as they are (``where_pictures.py``).
+written. Figures are stored with a palette of at most 256 colours, and say where in
+them pictures stand (``where_pictures.py``), which the site's dark version leaves alone.
 """
 
 import base64
@@ -133,9 +133,17 @@ def main(arguments: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             startup = Path(folder) / "profile_default" / "startup"
             startup.mkdir(parents=True)
-            shutil.copy(Path(__file__).with_name("where_pictures.py"), startup)
+            shutil.copy(Path(__file__).with_name("where_pictures.py"), folder)
+            # as a module, so that no name of it stands among the notebook's own
+            load = "import sys; sys.path.insert(0, {0!r}); import where_pictures; "
+            load += "sys.path.remove({0!r}); del sys\n"
+            (startup / "load.py").write_text(load.format(folder))
             os.environ["IPYTHONDIR"] = folder
             client.execute()
+        shown = [o for c in nb.cells for o in c.get("outputs", []) if "ename" in o]
+        meant = sum("raises-exception" in c.metadata.get("tags", []) for c in nb.cells)
+        if len(shown) > meant:
+            sys.exit(f"{path}: a figure could not be shown: {shown[-1].evalue}")
         write(normalise(nb), path)
         print(f"{path}: {time.perf_counter() - began:.0f} s")
 

@@ -1,4 +1,4 @@
-"""Runs in the kernel that ``refresh.py`` starts: figures say where pictures stand in them.
+"""Runs in the kernel of ``refresh.py``: figures say where in them pictures stand.
 
 Each PNG gets the text chunk "Pictures": left, top, right, bottom in pixels of every
 image, heat map and filled contour, whose grey levels and colours are data.
@@ -21,6 +21,7 @@ _draw = tools.print_figure
 
 def boxes(fig: Figure, size: tuple[int, int]) -> list[list[int]]:
     """Return where pictures stand in ``fig``, drawn as a PNG of ``size`` pixels."""
+    fig.draw_without_rendering()
     renderer = fig.canvas.get_renderer()
     pad = mpl.rcParams["savefig.pad_inches"]
     tight = fig.get_tightbbox(renderer).padded(pad)
@@ -59,7 +60,12 @@ def noting(fig: Figure, fmt: str = "png", bbox_inches="tight", base64=False, **o
     if fmt not in ("png", "retina") or not isinstance(made, bytes):
         return _draw(fig, fmt, bbox_inches, base64, **options) if base64 else made
     picture, stored, note = Image.open(io.BytesIO(made)), io.BytesIO(), PngInfo()
-    note.add_text("Pictures", json.dumps(boxes(fig, picture.size)))
+    dpi = fig.dpi
+    fig.dpi = 2 * dpi if fmt == "retina" else dpi  # letters are as wide as in the file
+    try:
+        note.add_text("Pictures", json.dumps(boxes(fig, picture.size)))
+    finally:
+        fig.dpi = dpi
     picture.save(stored, "PNG", pnginfo=note, dpi=picture.info.get("dpi"))
     if not base64:
         return stored.getvalue()
