@@ -6,6 +6,7 @@ to a repository or to Colab, and the build says so.
 
 import hashlib
 import re
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -109,7 +110,7 @@ def prepare(app, pagename, templatename, context, doctree):
         "colab": "",
         "repository": url if options.get("use_repository_button") else "",
         "issue": "",
-        "downloads": config.book_downloads,
+        "downloads": app.builder.book_downloads,
         "version": config.version,
         "authors": config.author,
         "kind": "chapter" if notebook else "page",
@@ -140,6 +141,10 @@ def begin(app):
     builder = app.builder
     static = THEME / "static"
     builder.book_stamps = {n: stamp(static / n) for n in ("book.css", "book.js")}
+    made = Path(app.outdir).parent  # `make pdf`, `make epub` leave their files there
+    kinds = {"PDF": "book.pdf", "ePub": "book.epub"}
+    found = {kind: name for kind, name in kinds.items() if (made / name).is_file()}
+    builder.book_downloads = list(found.items()) if builder.name == "html" else []
     if hasattr(builder, "search"):
         builder.search = False  # search_data.py makes a better one
     if builder.format == "html" and not address(app):
@@ -160,6 +165,8 @@ def sweep(app, exception):
     """Remove the files that extensions put beside the pages and no page uses."""
     if exception is not None or app.builder.name != "html":
         return
+    for _, name in app.builder.book_downloads:
+        shutil.copy(Path(app.outdir).parent / name, app.outdir)
     static = Path(app.outdir) / "_static"
     for path in sorted(static.rglob("*"), reverse=True):
         name = path.relative_to(static).as_posix()
@@ -202,7 +209,6 @@ def version(app, config):
 def setup(app):
     """Register theme, options and handlers."""
     app.add_html_theme("book_theme", str(THEME))
-    app.add_config_value("book_downloads", [], "html")
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it, unused
     app.connect("config-inited", version)
     app.connect("builder-inited", begin)

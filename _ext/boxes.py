@@ -24,7 +24,7 @@ SIDES = {"6": "bound", "4": "attack"}
 
 
 class box(nodes.General, nodes.Element):  # noqa: N801 (docutils names nodes so)
-    """A named box: ``kind`` is its class, ``name`` what stands on top of it."""
+    """A named box: ``name`` stands on top of it, or its first paragraph does."""
 
 
 class solution(nodes.General, nodes.Element):  # noqa: N801
@@ -126,7 +126,12 @@ def fault_starts(node: nodes.Node) -> box | None:
         return None
     name = words.astext().strip().rstrip(".")
     without(node, words)
-    return named("fault", name, f"wrong-{nodes.make_id(name)}")
+    made = named("fault", "", f"wrong-{nodes.make_id(name)}")
+    last = words.children[-1]
+    if isinstance(last, nodes.Text):
+        words[-1] = nodes.Text(last.astext().rstrip(". "))
+    made += nodes.paragraph("", "", *words.children, classes=["name"])
+    return made
 
 
 def claim(quote: nodes.block_quote) -> box | None:
@@ -181,6 +186,8 @@ def visit_box(self, node: box) -> None:
     badge = f' <span class="kind">{kind}</span>' if kind else ""
     anchor = node["ids"][0]
     self.body.append(self.starttag(node, "section"))
+    if not node["name"]:  # it stands as the first paragraph
+        return
     self.body.append(
         f'<p class="name">{self.encode(node["name"])}{badge}<a class="headerlink" '
         f'href="#{anchor}" title="Link to this place">#</a></p>\n'

@@ -65,8 +65,9 @@ def sections(app, page: str, doctree: nodes.document):
         weight = WEIGHTS.get(title, 1.0)
         yield section["ids"][0], title, text, weight
         for found in boxes:
-            words = clean("".join(plain(c, setter) for c in found.children))
-            name = found["name"]
+            inner = found.children if found["name"] else found.children[1:]
+            words = clean("".join(plain(c, setter) for c in inner))
+            name = found["name"] or clean(plain(found[0], setter))
             yield found["ids"][0], name, words, 0.6 * weight if "Ex" in name else weight
 
 

@@ -23,10 +23,13 @@ FLAGS += ["--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-sync", "--no-first-run"]
 OPEN = """async () => {
   document.querySelectorAll('details').forEach(d => d.open = true);
-  document.querySelectorAll('.toggle-hidden').forEach(
-    e => e.classList.remove('toggle-hidden'));
-  await window.MathJax?.startup?.promise;
+  document.querySelectorAll('img').forEach(i => i.loading = 'eager');
   await document.fonts.ready;
+  for (let y = 0; y < document.documentElement.scrollHeight; y += 800) {
+    scrollTo(0, y);
+    await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+  }
+  scrollTo(0, 0);
 }"""
 
 
@@ -42,7 +45,7 @@ def open_page(browser: Browser, path: Path, mode: str, width: int) -> Page:
     """Open ``path`` in its own context, mathematics drawn, everything unfolded."""
     view = {"width": width, "height": 900}
     context = browser.new_context(viewport=view, color_scheme=mode)
-    context.add_init_script(f"localStorage.mode = localStorage.theme = '{mode}'")
+    context.add_init_script(f"localStorage.mode = '{mode}'")
     page = context.new_page()
     page.goto(path.as_uri())
     page.evaluate(OPEN)
