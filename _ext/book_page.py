@@ -100,7 +100,6 @@ def prepare(app, pagename, templatename, context, doctree):
     notebook = str(context.get("page_source_suffix", "")) == ".ipynb"
     book = {
         "theme_script": MODE,
-        "preload": True,
         "canonical": url,
         "css": app.builder.book_stamps["book.css"],
         "js": app.builder.book_stamps["book.js"],

@@ -182,7 +182,6 @@ class Linker:
             else:
                 yield self.lost(words)
         else:
-            work = re.sub(r"[(),]", "", words.replace(NBSP, " "))
             work = words.replace(NBSP, " ").replace("(", "").replace(")", "")
             work = re.sub(r",? ((?:19|20)\d\d)$", r" \1", work)
             if work in self.works:

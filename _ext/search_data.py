@@ -14,7 +14,7 @@ from pathlib import Path
 from boxes import box
 from docutils import nodes
 from mathematics import Setter
-from pictures import element
+from pictures import IMG, element
 from sphinx import addnodes
 
 SILENT = (
@@ -60,7 +60,7 @@ def sections(app, page: str, doctree: nodes.document):
     for section in doctree.findall(nodes.section):
         title = clean(plain(section[0], setter)) if len(section) else ""
         inside = [c for c in section[1:] if not isinstance(c, nodes.section)]
-        boxes = [b for c in inside if isinstance(c, box) for b in [c]]
+        boxes = [c for c in inside if isinstance(c, box)]
         text = clean("".join(plain(c, setter) for c in inside if c not in boxes))
         weight = WEIGHTS.get(title, 1.0)
         yield section["ids"][0], title, text, weight
@@ -131,7 +131,7 @@ def found_cards(body: str, file: str, page: str):
             inner = re.sub(r'<a class="headerlink".*?</a>', "", inner, flags=re.S)
             inner = inner.replace('src="../', 'src="@root/')
             inner = re.sub(r'href="(?!https?:|#)', f'href="{up}', inner)
-            yield f"{file}#{match[1]}", inner.replace(f"@root/{page}/../", "@root/")
+            yield f"{file}#{match[1]}", inner
     for match in DEFINITION.finditer(body):
         yield f"{file}#{match[1]}", match[2]
 
@@ -159,8 +159,7 @@ def write(app, exception) -> None:
         folder, name = match[1].rsplit("/", 1)
         return element(match[0], f"{folder}/", made[name], lazy=True)
 
-    img = re.compile(r'<img\b[^>]*?src="([^"]*_images/[^"]+\.png)"[^>]*>')
-    cards = {k: img.sub(picture, v) for k, v in builder.book_cards.items()}
+    cards = {k: IMG.sub(picture, v) for k, v in builder.book_cards.items()}
     text = json.dumps(cards, ensure_ascii=False, separators=(",", ":"))
     (static / "cards.js").write_text(f"window.BOOK_CARDS={text};\n", "utf8")
 

@@ -7,13 +7,11 @@ looks at a sample of the pages, others each day; ``ADVLIB_ALL_PAGES=1`` at all o
 import datetime
 import os
 import shutil
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import weigh
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
@@ -91,13 +89,6 @@ ASKED = {
 }
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """A file server that keeps its log to itself."""
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 def sampled(name: str, order: list[str]) -> bool:
     """Whether ``name`` is looked at today: the first page always, others by turns."""
     if os.environ.get("ADVLIB_ALL_PAGES"):
@@ -109,13 +100,8 @@ def sampled(name: str, order: list[str]) -> bool:
 @pytest.fixture(scope="module")
 def base(site: Path) -> Iterator[str]:
     """Serve the site on this machine; yield its address."""
-    handler = partial(Quiet, directory=site)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with weigh.served(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -281,8 +267,6 @@ def test_weight(browser: Browser, site: Path, name: str, order: list[str]) -> No
     """A first visit, scrolled to the end, transfers no more than the budget."""
     if not sampled(name, order):
         pytest.skip("not in today's sample: ADVLIB_ALL_PAGES=1 looks at all pages")
-    import weigh
-
     budget = next(kb for part, kb in BUDGETS.items() if name.startswith(part))
     with weigh.served(site) as address:
         cost = weigh.measure(browser, f"{address}/{name}.html", slow=False)
