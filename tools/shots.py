@@ -21,6 +21,8 @@ GAP = 24
 FLAGS = ["--no-sandbox", "--allow-file-access-from-files"]
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-sync", "--no-first-run"]
+# a picture of the whole page shows what a browser would leave out until it comes near
+ALL = "article section { content-visibility: visible !important; }"
 OPEN = """async () => {
   document.querySelectorAll('details').forEach(d => d.open = true);
   document.querySelectorAll('img').forEach(i => i.loading = 'eager');
@@ -48,6 +50,7 @@ def open_page(browser: Browser, path: Path, mode: str, width: int) -> Page:
     context.add_init_script(f"localStorage.mode = '{mode}'")
     page = context.new_page()
     page.goto(path.as_uri())
+    page.add_style_tag(content=ALL)
     page.evaluate(OPEN)
     return page
 
