@@ -32,6 +32,7 @@ __all__ = [
     "image",
     "images",
     "interval",
+    "name_ends",
     "number",
     "perturbation",
     "table",
@@ -208,6 +209,53 @@ def band(
     """
     ax.plot(x, center, style, color=color, label=label, marker=marker)
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def name_ends(ax: Axes, *, fontsize: float = 8) -> None:
+    """Write the label of each line of ``ax`` at its end, in its colour, for a legend.
+
+    The names stand in the order of the ends, moved apart where lines lie on one
+    another; a thin line joins a name that was moved to its end. Call it after all is
+    drawn and the scales and limits are set. ``fontsize`` is in points. Raises
+    ``ValueError`` if no line has a label.
+    """
+    lines = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
+    if not lines:
+        raise ValueError("no line of these axes has a label")
+    place = ax.transData + ax.transAxes.inverted()  # of a point, in parts of the axes
+    ends = [tuple(place.transform(line.get_xydata()[-1])) for line in lines]
+    order = sorted(range(len(lines)), key=lambda k: ends[k][1])
+    height = ax.get_window_extent().height * 72 / ax.get_figure().dpi
+    step = 1.3 * fontsize / height
+    heights = _apart([ends[k][1] for k in order], step)
+    right = max(1.0, max(x for x, _ in ends))
+    for k, y in zip(order, heights, strict=True):
+        color = lines[k].get_color()
+        ax.annotate(
+            lines[k].get_label(),
+            ends[k],
+            (right + 0.045, y),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            fontsize=fontsize,
+            color=color,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.6, "shrinkA": 1,
+                        "shrinkB": 0},
+        )  # fmt: skip
+
+
+def _apart(heights: Sequence[float], step: float) -> list[float]:
+    """Heights in rising order, moved as little as possible to be ``step`` apart."""
+    groups: list[tuple[list[float], float]] = []  # members, height of the lowest
+    for height in heights:
+        members, low = [height], height
+        while groups and groups[-1][1] + step * len(groups[-1][0]) > low:
+            members = groups.pop()[0] + members
+            low = float(np.mean([h - step * i for i, h in enumerate(members)]))
+        groups.append((members, low))
+    return [low + step * i for members, low in groups for i in range(len(members))]
 
 
 def both_sides(ax: Axes) -> None:

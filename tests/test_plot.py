@@ -212,6 +212,43 @@ def test_band_is_a_line_and_its_interval():
     assert len(ax.get_legend_handles_labels()[1]) == 1  # the band has no own entry
 
 
+def test_name_ends_names_each_line_once_in_the_order_of_the_ends():
+    """Names stand apart although two lines end in one point; the unlabelled has none."""
+    _, ax = plt.subplots()
+    for label, end in {"low": 0.1, "high": 0.9, "one": 0.5, "two": 0.5}.items():
+        ax.plot([0, 1], [0, end], label=label)
+    ax.plot([0, 1], [0.2, 0.2])
+    plot.name_ends(ax, fontsize=8)
+    at = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert set(at) == {"low", "high", "one", "two"}
+    assert at["low"] < at["one"] < at["two"] < at["high"]
+    height = ax.get_window_extent().height * 72 / ax.get_figure().dpi
+    heights = np.array(sorted(at.values())) * height
+    assert np.diff(heights).min() >= 8  # points: the names do not touch
+    middle = (at["one"] + at["two"]) / 2
+    (first, *_) = ax.lines
+    ends = ax.transData + ax.transAxes.inverted()
+    assert middle == pytest.approx(ends.transform((1, 0.5))[1])
+    assert at["low"] == pytest.approx(ends.transform(first.get_xydata()[-1])[1])
+    assert {t.get_color() for t in ax.texts} == {
+        line.get_color() for line in ax.lines[:4]
+    }
+    with pytest.raises(ValueError, match="no line of these axes has a label"):
+        plot.name_ends(plt.subplots()[1])
+
+
+def test_names_on_a_logarithmic_axis_stand_at_their_ends():
+    """The place of an end is that on the page, not that in units of the axis."""
+    _, ax = plt.subplots()
+    ax.plot([0, 1], [1, 10], label="ten")
+    ax.plot([0, 1], [1, 1000], label="thousand")
+    ax.set_yscale("log")
+    ax.set_ylim(1, 1000)
+    plot.name_ends(ax)
+    heights = [text.get_position()[1] for text in ax.texts]
+    assert heights == pytest.approx([1 / 3, 1.0])
+
+
 def test_both_sides_closes_in_on_the_exact_line():
     """Lower bounds rise towards the exact line, upper ones fall; none crosses it."""
     _, ax = plt.subplots()

@@ -129,7 +129,13 @@ def main(arguments: list[str]) -> None:
         nb = nbformat.read(path, 4)
         began = time.perf_counter()
         where = {"metadata": {"path": str(path.parent)}}
-        client = NotebookClient(nb, timeout=600, kernel_name="python3", resources=where)
+        client = NotebookClient(
+            nb,
+            timeout=600,
+            kernel_name="python3",
+            resources=where,
+            coalesce_streams=True,  # else the pieces differ with the machine's load
+        )
         with tempfile.TemporaryDirectory() as folder:
             startup = Path(folder) / "profile_default" / "startup"
             startup.mkdir(parents=True)
