@@ -213,7 +213,7 @@ def test_band_is_a_line_and_its_interval():
 
 
 def test_name_ends_names_each_line_once_in_the_order_of_the_ends():
-    """Names stand apart although two lines end in one point; the unlabelled has none."""
+    """Names stand apart although two lines end in one point; others have none."""
     _, ax = plt.subplots()
     for label, end in {"low": 0.1, "high": 0.9, "one": 0.5, "two": 0.5}.items():
         ax.plot([0, 1], [0, end], label=label)
