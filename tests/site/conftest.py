@@ -1,14 +1,23 @@
 """Which built site is tested: ``_build/html``, or the folder that ADVLIB_SITE names."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import weigh
 import yaml
+from playwright.sync_api import Browser, sync_playwright
 
 DEFAULT = Path(__file__).resolve().parents[2] / "_build" / "html"
 SITE = Path(os.environ.get("ADVLIB_SITE", DEFAULT)).resolve()
 BOOK = SITE.parents[1]  # the folder with _config.yml and _toc.yml
+
+BROWSERS = ("chromium", "google-chrome", "chromium-browser")
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-sync"]
+FLAGS += ["--disable-component-update", "--no-first-run"]
+FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # stay local
 
 
 def _toc() -> list[str]:
@@ -46,3 +55,22 @@ def site() -> Path:
 def order() -> list[str]:
     """Return the names of all pages, in the book's order."""
     return _toc()
+
+
+@pytest.fixture(scope="session")
+def base(site: Path) -> Iterator[str]:
+    """Serve the site on this machine; yield its address."""
+    with weigh.served(site) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser(site: Path) -> Iterator[Browser]:
+    """Start one browser for all tests, or skip."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
