@@ -11,9 +11,9 @@ import re
 from html import escape
 from pathlib import Path
 
+import pikepdf
 import yaml
 from playwright.sync_api import Browser, sync_playwright
-from pypdf import PdfReader, PdfWriter
 from shots import FLAGS, chromium
 from weigh import pages, served
 
@@ -144,12 +144,13 @@ def printed(browser: Browser, address: str, site: Path, text: str) -> bytes:
 
 def first_pages(pdf: bytes, names: list[str]) -> dict[str, int]:
     """Return on which page each part of the book begins, counted from 1."""
-    reader = PdfReader(io.BytesIO(pdf))
     found = {}
-    for key, place in reader.named_destinations.items():
-        name = key.lstrip("/").removesuffix("--")
-        if name in names:
-            found[name] = reader.get_destination_page_number(place) + 1
+    with pikepdf.open(io.BytesIO(pdf)) as book:
+        at = {page.objgen: number for number, page in enumerate(book.pages, 1)}
+        for key, place in book.Root.Dests.items():
+            name = key.lstrip("/").removesuffix("--")
+            if name in names:
+                found[name] = at[place[0].objgen]
     return found
 
 
@@ -171,13 +172,18 @@ def main() -> None:
             pdf = printed(browser, address, site, text)
             numbers = first_pages(pdf, names)
         browser.close()
-    writer = PdfWriter(clone_from=io.BytesIO(pdf))
-    writer.add_metadata({"/Title": "Adversarial Robustness from Both Sides"})
-    writer.compress_identical_objects()
-    with options.to.open("wb") as file:
-        writer.write(file)
+    with pikepdf.open(io.BytesIO(pdf)) as book:
+        book.docinfo["/Title"] = "Adversarial Robustness from Both Sides"
+        with book.open_outline() as outline:  # a title that wraps loses a space there
+            outline.root[0].title = str(book.docinfo["/Title"])
+        count = len(book.pages)
+        book.save(  # the tags that a screen reader needs are small objects: packed
+            options.to,
+            object_stream_mode=pikepdf.ObjectStreamMode.generate,
+            recompress_flate=True,
+        )
     size = options.to.stat().st_size / 1e6
-    print(f"{options.to}: {len(writer.pages)} pages, {size:.1f} MB")
+    print(f"{options.to}: {count} pages, {size:.1f} MB")
     print(numbers)
 
 

@@ -110,7 +110,9 @@ def main() -> None:
     parser.add_argument("--site", type=Path, default=ROOT / "_build" / "html")
     args = parser.parse_args()
     site = args.site.resolve()
-    pages = sorted([*site.glob("*.html"), *site.glob("chapters/*.html")])
+    pages = sorted(
+        p for part in ("", "chapters/", "api/") for p in site.glob(f"{part}*.html")
+    )
     pages = [p for p in pages if args.pages in p.stem and p.stem != "index"]
     if not pages:
         raise SystemExit(f"no such page in {site}: is the book built?")

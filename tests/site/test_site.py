@@ -4,8 +4,6 @@ Skipped, with the reason, where no browser or no built site is found. ``make tes
 looks at a sample of the pages, others each day; ``ADVLIB_ALL_PAGES=1`` at all of them.
 """
 
-import datetime
-import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from shots import ALL
 WIDTHS = {"desktop": 1440, "tablet": 768, "phone": 390}
 VARIANTS = [(mode, size) for mode in ("light", "dark") for size in WIDTHS]
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
-TURNS = 7  # in a week every page has been in the sample
 # What a reader can open is part of the page; what comes near is made ready then.
 UNFOLD = """async () => {
   document.querySelectorAll('details').forEach(d => d.open = true);
@@ -85,14 +82,6 @@ ASKED = {
 }
 
 
-def sampled(name: str, order: list[str]) -> bool:
-    """Whether ``name`` is looked at today: the first page always, others by turns."""
-    if os.environ.get("ADVLIB_ALL_PAGES"):
-        return True
-    today = datetime.date.today().toordinal()
-    return name == order[0] or (order.index(name) + today) % TURNS == 0
-
-
 @pytest.fixture(scope="module")
 def readers(browser: Browser) -> dict[tuple[str, str], BrowserContext]:
     """Return a reader for each variant, who has chosen the colour mode before."""
@@ -122,14 +111,11 @@ def visit(context: BrowserContext, url: str) -> tuple[Page, list[str]]:
     return page, said
 
 
+@pytest.mark.usefixtures("sampled")
 @pytest.mark.parametrize(("mode", "size"), VARIANTS)
-def test_page(
-    readers: dict, base: str, name: str, order: list[str], mode: str, size: str
-) -> None:
+def test_page(readers: dict, base: str, name: str, mode: str, size: str) -> None:
     """No complaint, no sideways scroll, nothing cut, all mathematics drawn, no picture
     squeezed, a visible focus at every stop; axe finds nothing at any level."""
-    if not sampled(name, order):
-        pytest.skip("not in today's sample: ADVLIB_ALL_PAGES=1 looks at all pages")
     page, said = visit(readers[mode, size], f"{base}/{name}.html")
     assert page.evaluate("document.documentElement.dataset.theme") == mode
     found = {
@@ -147,10 +133,9 @@ def test_page(
     assert {what: value for what, value in found.items() if value} == {}
 
 
-def test_first_visit(browser: Browser, base: str, name: str, order: list[str]) -> None:
+@pytest.mark.usefixtures("sampled")
+def test_first_visit(browser: Browser, base: str, name: str) -> None:
     """A reader with an empty localStorage gets no error, and the system's mode."""
-    if not sampled(name, order):
-        pytest.skip("not in today's sample: ADVLIB_ALL_PAGES=1 looks at all pages")
     with browser.new_context(color_scheme="dark") as context:
         page, said = visit(context, f"{base}/{name}.html")
         assert page.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -241,10 +226,9 @@ def test_cards(browser: Browser, base: str) -> None:
 BUDGETS = {"intro": 120, "chapters/": 450, "": 220}  # kB of a first visit, compressed
 
 
-def test_weight(browser: Browser, site: Path, name: str, order: list[str]) -> None:
+@pytest.mark.usefixtures("sampled")
+def test_weight(browser: Browser, site: Path, name: str) -> None:
     """A first visit, scrolled to the end, transfers no more than the budget."""
-    if not sampled(name, order):
-        pytest.skip("not in today's sample: ADVLIB_ALL_PAGES=1 looks at all pages")
     budget = next(kb for part, kb in BUDGETS.items() if name.startswith(part))
     with weigh.served(site) as address:
         cost = weigh.measure(browser, f"{address}/{name}.html", slow=False)
