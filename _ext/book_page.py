@@ -5,6 +5,7 @@ to a repository or to Colab, and the build says so.
 """
 
 import hashlib
+import itertools
 import re
 import shutil
 import sys
@@ -36,6 +37,20 @@ MENDS = [
     # myst-nb: the name hides the visible words (axe: label-content-name-mismatch)
     ('<summary aria-label="Toggle hidden content">', "<summary>"),
 ]
+BETWEEN = re.compile(r"[^<>]+(?=<|$)")  # what is no tag
+# an option, a number with an exponent, "n = 200", an interval
+UNBROKEN = re.compile(
+    r"(?<![\w-])--[a-z][\w-]*|\d(?:\.\d+)?e-\d+|\bn = \d+|\[-?[\d.]+, -?[\d.]+\]"
+)
+NUMBER = re.compile(r"[\u2212+(<>\u2264]?[.\d]|\u2013?$")  # or nothing
+NOBR = r'<span class="nobr">\g<0></span>'
+CELL = re.compile(r"<td\b[^>]*>[^<]*</td>")
+MINUS = re.compile(r"(?<![\w.\-/])-(?=\.?\d)")
+EXPONENT = re.compile(r"(?<=10)[\u207b\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
+LOWERED = str.maketrans(
+    "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079",
+    "\u22120123456789",
+)
 EMPTY = re.compile(
     r"<th\b([^>]*)>\s*(?:<p>\s*</p>)?\s*</th>"
 )  # axe: empty-table-header
@@ -89,8 +104,43 @@ def hanging(match: re.Match[str]) -> str:
         bare = re.sub(r"<[^>]*>", "", line)
         indent = len(bare) - len(bare.lstrip(" "))
         style = f' style="--n:{indent}"' if indent else ""
+        line = re.sub(r"^((?:<[^>]*>)*)( +)", r'\1<span class="lead">\2</span>', line)
+        line = BETWEEN.sub(lambda m: UNBROKEN.sub(NOBR, m[0]), line)
         made.append(f'<span class="row"{style}>{line}\n</span>')
     return f"<pre>{''.join(made)}</pre>"
+
+
+def cell(match: re.Match[str]) -> str:
+    """Return a cell of a table with minus signs, and exponents in one type."""
+    text = MINUS.sub("\u2212", match[0])
+    return EXPONENT.sub(lambda m: f"<sup>{m[0].translate(LOWERED)}</sup>", text)
+
+
+def columns(match: re.Match[str]) -> str:
+    """Return a table whose columns of words are marked, to stand at the left."""
+    table = match[0]
+    rows = [re.findall(r"<td\b[^>]*>(.*?)</td>", row, re.S)
+            for row in re.findall(r"<tr\b.*?</tr>", table, re.S)]  # fmt: skip
+    rows = [row for row in rows if row]
+    if 'class="dataframe' not in table or len({len(row) for row in rows}) != 1:
+        return table
+    words = {
+        place
+        for place, column in enumerate(zip(*rows, strict=True))
+        if any(text.strip() for text in column)
+        and not any(NUMBER.match(text.strip()) for text in column)
+    }
+
+    def mark(row: re.Match[str]) -> str:
+        count = itertools.count(-1 if "<th" in row[0] and "<td" not in row[0] else 0)
+        kind = "th" if "<td" not in row[0] else "td"
+        return re.sub(
+            rf"<{kind}(?=[ >])",
+            lambda m: f'<{kind} class="words"' if next(count) in words else m[0],
+            row[0],
+        )
+
+    return re.sub(r"<tr\b.*?</tr>", mark, table, flags=re.S) if words else table
 
 
 def prepare(app, pagename, templatename, context, doctree):
@@ -129,6 +179,11 @@ def prepare(app, pagename, templatename, context, doctree):
     body = re.sub(EMPTY, r"<td\1></td>", body)
     for old, new in MENDS:
         body = body.replace(old, new)
+    body = CELL.sub(cell, body)
+    body = re.sub(r"<table\b.*?</table>", columns, body, flags=re.S)
+    body = re.sub(
+        r'(?<=<span class="pre")(?=>--[a-z][\w-]+<)', ' class="nobr"', body
+    ).replace('class="pre" class="nobr"', 'class="pre nobr"')
     body = re.sub(
         r"<table\b.*?</table>", r'<div class="scroll">\g<0></div>', body, flags=re.S
     )

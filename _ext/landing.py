@@ -161,7 +161,8 @@ def routes(app, uri) -> str:
 def drawing() -> str:
     """Return the map of both sides, in the page's own colours."""
     svg = (THEME / "both-sides.svg").read_text()
-    return svg.replace("<svg ", '<svg class="both-sides" aria-hidden="true" ', 1)
+    svg = svg.replace("<svg ", '<svg class="both-sides" aria-hidden="true" ', 1)
+    return f'<div class="scroll drawing">{svg}</div>'
 
 
 class Piece(Directive):

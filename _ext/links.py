@@ -6,9 +6,11 @@ glossary is linked where a chapter first uses it; and what belongs together, suc
 "n = 200", stays on one line. A mention that leads nowhere stops the build.
 """
 
+import codecs
 import re
 from collections.abc import Iterator
 
+import latexcodec  # noqa: F401 (the codec "ulatex")
 from boxes import box
 from docutils import nodes
 from sphinx import addnodes
@@ -19,26 +21,36 @@ NBSP = "\u00a0"
 CHAPTER = re.compile(r"(\d+[a-c]?)\. ")
 FIRST = {"2": "2a", "4": "4a", "6": "6a", "7": "7a", "8": "8a"}
 FIRST |= {"9": "9a", "10": "10a", "11": "11a"}
+# what a term of the glossary does not mean in one chapter
+ELSEWHERE = {
+    "02a": {"dual"},
+    "02b": {"triangle"},
+    "04a": {"dual"},
+    "04b": {"blind spot"},
+}
 SKIPPED = (nodes.reference, nodes.literal, nodes.literal_block, nodes.title, nodes.raw)
 SKIPPED += (nodes.math, nodes.math_block, addnodes.pending_xref, nodes.citation)
 SKIPPED += (nodes.rubric, nodes.image, addnodes.toctree, nodes.term)
-NAME = r"[A-Z][\w’'\-]+"
+NAME = r"(?:(?:[Dd]e|[Vv]an|[Vv]on) )?[A-Z][\w’'\-]+"
 PLACES = re.compile(
     rf"(?P<chapters>\bChapters?[ {NBSP}](?:\d+[a-c]?(?:, | and |, and | to )?)+)"
     rf"|\b(?P<kind>Exercise|Figure|Theorem|Table|Proposition|Lemma|Corollary|Definition)"
     rf"[ {NBSP}](?P<number>\d+[a-c]?\.\d+)"
     rf"|(?P<work>\b{NAME}(?:(?:, {NAME})* and {NAME}| et al\.)?,?[ {NBSP}]"
-    rf"\(?(?P<year>(?:19|20)\d\d)[a-c]?\)?)"
+    rf"(?:\((?:19|20)\d\d[a-c]?\)|(?:19|20)\d\d[a-c]?))"
 )
 TOGETHER = [
     (re.compile(r"\b([nNkdKrT]) ([=<>]) (?=[\d.])"), rf"\1{NBSP}\2{NBSP}"),
     (re.compile(r"(?<=\d) (?=\d{3}\b)"), NBSP),
     (re.compile(r"(?<=\d) (?=(?:%|px|MB|KB|GB|kB|ms|s|min|h)\b|%)"), NBSP),
     (
-        re.compile(r"\b(Chapter|Figure|Exercise|Theorem|Table|Section) (?=\d)"),
+        re.compile(r"\b(Chapter|Figure|Exercises?|Theorem|Table|Section) (?=\d)"),
         rf"\1{NBSP}",
     ),
     (re.compile(r"(?<=\d) x (?=\d)"), f"{NBSP}×{NBSP}"),
+    (re.compile(r"\[(-?[\d.]+), (-?[\d.]+)\]"), rf"[\1,{NBSP}\2]"),
+    (re.compile(r"(?<=\d) : (?=\d)"), f"{NBSP}:{NBSP}"),
+    (re.compile(r"(?<![\w.\-/])-(?=\.?\d)"), "\u2212"),
 ]
 logger = logging.getLogger(__name__)
 
@@ -85,7 +97,7 @@ def works(env) -> dict[str, tuple[str, str]]:
         names = [
             " ".join(person.prelast_names + person.last_names) for person in people
         ]
-        names = [re.sub(r"[{}\\]", "", name) for name in names]
+        names = [re.sub(r"[{}]", "", codecs.decode(n, "ulatex")) for n in names]
         year = entry.fields.get("year", "")
         if not names:
             continue
@@ -111,6 +123,8 @@ class Linker:
             app.book_places = self.places()
         self.chapters, self.boxes, self.works, self.figures, terms = app.book_places
         self.terms = dict(terms) if page.startswith("chapters/") else {}
+        self.linked: set[str] = ELSEWHERE.get(page.split("/")[-1].split("_")[0], set())
+        self.linked = self.linked & set(self.terms)
 
     def places(self):
         """Return all that can be linked, for the whole book."""
@@ -196,15 +210,19 @@ class Linker:
         for term in sorted(self.terms, key=len, reverse=True):
             head = re.escape(term).replace(r"\ ", f"[ {NBSP}]").replace("'", "['’]")
             case = "" if term[1:] != term[1:].lower() else "(?i)"
-            found = re.search(rf"{case}(?<![\w-]){head}(?:s|es)?(?![\w-])", words)
-            if found and not any(
-                a < found.end() and found.start() < b for a, b, _ in spots
+            for found in re.finditer(
+                rf"{case}(?<![\w-]){head}(?:s|es)?(?![\w-])", words
             ):
+                if any(a < found.end() and found.start() < b for a, b, _ in spots):
+                    continue  # a part of a longer term
                 spots.append((*found.span(), term))
         done = 0
         for begin, end, term in sorted(spots):
+            if term in self.linked:
+                continue
+            self.linked.add(term)
             yield nodes.Text(words[done:begin])
-            yield self.link(words[begin:end], GLOSSARY, self.terms.pop(term), "term")
+            yield self.link(words[begin:end], GLOSSARY, self.terms[term], "term")
             done = end
         yield nodes.Text(words[done:])
 
@@ -232,6 +250,10 @@ def keep(words: str) -> str:
 def resolve(app, doctree: nodes.document, page: str) -> None:
     """Make the links of one page, and keep together what belongs together."""
     linker = Linker(app, page)
+    for link in doctree.findall(nodes.reference):  # made in the text itself
+        for text in list(link.findall(nodes.Text)):
+            if not isinstance(text.parent, nodes.literal):
+                text.parent.replace(text, nodes.Text(keep(text.astext())))
     for text in texts(doctree):
         if (kept := keep(text.astext())) != text.astext():
             new = nodes.Text(kept)

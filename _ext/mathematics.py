@@ -14,6 +14,9 @@ from sphinx.errors import ExtensionError
 from sphinx.util.math import get_node_equation_number
 
 TEMML = Path(__file__).parent / "vendor" / "temml.min.js"
+PRIMES = r'(?:<mo [^>]*class="tml-prime[^>]*>[\u2032-\u2034]</mo>)+'
+PRIME = re.compile(rf"(<mrow[^>]*>)?{PRIMES}(?(1)</mrow>)")  # one sign, or several
+DOTS = re.compile("<mo>([\u2026\u22ef])</mo>")
 SCRIPTS = r"m(?:sub|sup|subsup|under|over|underover)"
 NEAR = re.compile(r"([(\[“‘]*)(<math\b.*?</math>)([,.;:!?)\]’”]*(?:-\w+)?)", re.DOTALL)
 TAGS = re.compile(r"<[^>]+>")
@@ -76,6 +79,8 @@ def tight(mathml: str) -> str:
         parts = children(inner)
         if not parts:
             return element
+        if name == "msup" and PRIME.fullmatch(parts[-1]):  # raised in itself
+            return f"<mrow>{mend(parts[0])}{parts[1]}</mrow>"
         if re.fullmatch(SCRIPTS, name):
             base, *scripts = parts
             parts = [mend(base), *map(shrink, scripts)]
@@ -83,7 +88,7 @@ def tight(mathml: str) -> str:
             parts = list(map(mend, parts))
         return head + "".join(parts) + tail
 
-    return mend(mathml)
+    return DOTS.sub(r'<mo lspace="0" rspace="0">\1</mo>', mend(mathml))
 
 
 def breakable(mathml: str) -> str:
@@ -101,7 +106,8 @@ def breakable(mathml: str) -> str:
     pieces: list[list[str]] = [[]]
     for part in parts:
         if RELATION.fullmatch(part) and len(TAGS.sub("", "".join(pieces[-1]))) >= 6:
-            part = part.replace("<mo", '<mo form="infix"', 1)
+            part = re.sub(r' lspace="[^"]*"', "", part, count=1)
+            part = part.replace("<mo", '<mo form="infix" lspace="0"', 1)
             pieces.append([])
         pieces[-1].append(part)
     return " ".join(f"{head}<mrow>{''.join(p)}</mrow></math>" for p in pieces)

@@ -109,7 +109,7 @@ def convert(png: Path, store: Path) -> dict:
     return json.loads(note.read_text())
 
 
-def shown(tag: str, size: list[int]) -> tuple[int, int]:
+def on_the_page(tag: str, size: list[int]) -> tuple[int, int]:
     """Return width and height on the page, CSS pixels: as ``tag`` says, else half."""
     said = {m[1] or m[4]: float(m[2] or m[5]) for m in STYLE.finditer(tag)}
     width = said.get("width", size[0] / 2)
@@ -119,16 +119,18 @@ def shown(tag: str, size: list[int]) -> tuple[int, int]:
 def element(tag: str, folder: str, made: dict, lazy: bool) -> str:
     """Return the ``img`` elements that replace ``tag``."""
     alt = re.search(r'alt="([^"]*)"', tag)
-    width, height = shown(tag, made["size"])
+    width, height = on_the_page(tag, made["size"])
     rest = f'alt="{alt[1] if alt else ""}" width="{width}" height="{height}"'
     rest += ' decoding="async"' + (' loading="lazy"' if lazy else "")
     if "dark" not in made:
-        return f'<img class="plate" src="{folder}{made["light"]}" {rest}>'
-    hidden = rest if lazy else f'{rest} loading="lazy"'
-    return (
-        f'<img class="only-light" src="{folder}{made["light"]}" {rest}>'
-        f'<img class="only-dark" src="{folder}{made["dark"]}" {hidden}>'
-    )
+        shown = f'<img class="plate" src="{folder}{made["light"]}" {rest}>'
+    else:
+        hidden = rest if lazy else f'{rest} loading="lazy"'
+        shown = (
+            f'<img class="only-light" src="{folder}{made["light"]}" {rest}>'
+            f'<img class="only-dark" src="{folder}{made["dark"]}" {hidden}>'
+        )
+    return f'<div class="scroll picture" style="--w: {width}px">{shown}</div>'
 
 
 def rewrite(page: Path, pictures: dict[str, dict]) -> None:

@@ -57,9 +57,7 @@ def card(title: str, question: str, book: str, figure: Image.Image) -> Image.Ima
         top = write(draw, question, font(28), top + 14, words, QUIET)
     foot = SIZE[1] - 62
     room = (
-        (right, foot - top - GAP)
-        if broad
-        else (right - words - GAP, foot - 46 - GAP)
+        (right, foot - top - GAP) if broad else (right - words - GAP, foot - 46 - GAP)
     )
     scale = min(room[0] / figure.width, room[1] / figure.height)
     wanted = (round(figure.width * scale), round(figure.height * scale))

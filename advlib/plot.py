@@ -212,10 +212,10 @@ def band(
 
 
 def name_ends(ax: Axes, *, fontsize: float = 8) -> None:
-    """Write the label of each line of ``ax`` at its end, in its colour, for a legend.
+    """Write the label of each line of ``ax`` at its end, instead of a legend.
 
     The names stand in the order of the ends, moved apart where lines lie on one
-    another; a thin line joins a name that was moved to its end. Call it after all is
+    another; a stroke in the line's colour joins each to its end. Call it after all is
     drawn and the scales and limits are set. ``fontsize`` is in points. Raises
     ``ValueError`` if no line has a label.
     """
@@ -238,10 +238,9 @@ def name_ends(ax: Axes, *, fontsize: float = 8) -> None:
             xycoords="axes fraction",
             textcoords="axes fraction",
             fontsize=fontsize,
-            color=color,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.6, "shrinkA": 1,
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1,
                         "shrinkB": 0},
         )  # fmt: skip
 

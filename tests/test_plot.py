@@ -230,9 +230,8 @@ def test_name_ends_names_each_line_once_in_the_order_of_the_ends():
     ends = ax.transData + ax.transAxes.inverted()
     assert middle == pytest.approx(ends.transform((1, 0.5))[1])
     assert at["low"] == pytest.approx(ends.transform(first.get_xydata()[-1])[1])
-    assert {t.get_color() for t in ax.texts} == {
-        line.get_color() for line in ax.lines[:4]
-    }
+    strokes = {colors.to_hex(text.arrow_patch.get_edgecolor()) for text in ax.texts}
+    assert strokes == {colors.to_hex(line.get_color()) for line in ax.lines[:4]}
     with pytest.raises(ValueError, match="no line of these axes has a label"):
         plot.name_ends(plt.subplots()[1])
 

@@ -12,6 +12,8 @@ import io
 import sys
 from pathlib import Path
 
+from fontTools.pens.transformPen import TransformPen
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.subset import Options, Subsetter
 from fontTools.ttLib import TTFont
 from fontTools.varLib.instancer import instantiateVariableFont
@@ -42,7 +44,7 @@ MATHEMATICS = [
 ]
 TEXT = [  # what the web font of the text leaves out, and the text uses
     *range(0x20, 0x7F),
-    *range(0xA0, 0x180),
+    *range(0xA0, 0x100),
     *range(0x2010, 0x2028),
     0x202F,
     0x2030,
@@ -58,6 +60,8 @@ TEXT = [  # what the web font of the text leaves out, and the text uses
     0x2212,
     0x2215,
 ]
+
+MORE = [*range(0x100, 0x180), 0x218, 0x219, 0x21A, 0x21B]  # names: loaded where used
 
 
 def opened(path: Path, **limits: tuple[float, float] | float) -> TTFont:
@@ -87,6 +91,26 @@ def cut(font: TTFont, characters: list[int], flavor: str | None) -> bytes:
     return stored.getvalue()
 
 
+def narrow_roots(font: TTFont) -> None:
+    """Make the tall root signs as wide as the low one, and no taller one of parts.
+
+    A browser leaves room for the widest of them after every root.
+    """
+    sign, glyphs = font.getBestCmap()[0x221A], font.getGlyphSet()
+    width, table = font["hmtx"][sign][0], font["MATH"].table.MathVariants
+    place = table.VertGlyphCoverage.glyphs.index(sign)
+    table.VertGlyphConstruction[place].GlyphAssembly = None
+    for variant in table.VertGlyphConstruction[place].MathGlyphVariantRecord:
+        name = variant.VariantGlyph
+        scale = width / font["hmtx"][name][0]
+        if scale == 1:
+            continue
+        pen = TTGlyphPen(glyphs)
+        glyphs[name].draw(TransformPen(pen, (scale, 0, 0, 1, 0, 0)))
+        font["hmtx"][name] = (width, round(scale * font["hmtx"][name][1]))
+        font["glyf"][name] = pen.glyph()
+
+
 def rename(font: TTFont, style: str) -> None:
     """Call a font cut from Source Sans "Book Sans": the first name is reserved."""
     names = {1: "Book Sans", 2: style, 3: f"Book Sans {style}", 4: f"Book Sans {style}"}
@@ -108,10 +132,12 @@ def main(arguments: list[str]) -> None:
     text = packages / "@fontsource-variable/stix-two-text/files/stix-two-text-latin"
     sans = packages / "@fontsource-variable/source-sans-3/files/source-sans-3-latin"
     math = packages / "@fontsource/stix-two-math/files/stix-two-math-latin-400-normal"
+    more = f"{text}-ext"
     weights = {"wght": WEIGHTS}
     made = {
         SITE / "text.woff2": (f"{text}-wght-normal.woff2", weights, TEXT),
         SITE / "text-italic.woff2": (f"{text}-wght-italic.woff2", weights, TEXT),
+        SITE / "text-more.woff2": (f"{more}-wght-normal.woff2", weights, MORE),
         SITE / "sans.woff2": (f"{sans}-wght-normal.woff2", weights, TEXT),
         SITE / "math.woff2": (f"{math}.woff2", {}, MATHEMATICS),
         FIGURES / "BookSans-Regular.ttf": (
@@ -127,6 +153,8 @@ def main(arguments: list[str]) -> None:
     }
     for path, (source, limits, characters) in made.items():
         font = opened(Path(source), **limits)
+        if path.stem == "math":
+            narrow_roots(font)
         if "sans" in path.stem.lower():
             rename(font, "Bold" if "Bold" in path.stem else "Regular")
         flavor = path.suffix[1:] if path.suffix == ".woff2" else None

@@ -185,8 +185,9 @@ def linear_lower(
 
     ``model``: in eval mode; ``spec`` (N, S, K); ``lower``, ``upper`` (N, ...) the
     corners; ``pre`` sound bounds of what enters each ReLU, as from ``relu_bounds``.
-    ``slopes``: per ReLU the slopes of the lines below unstable units, in [0, 1], (N,
-    *layer) or (N, S, *layer); by default ``rule`` of ``relaxation`` chooses.
+    ``slopes``: per ReLU the slopes of the lines below unstable units, in [0, 1],
+    ``(N, *layer)`` or ``(N, S, *layer)``; by default ``rule`` of ``relaxation``
+    chooses.
     ``multipliers``: per ReLU numbers of the same shapes that are added to the weight of
     its input z; minus a number >= 0 where z >= 0 is assumed, plus one where z <= 0 is
     (branch and bound), else 0. Raises ``ValueError`` for shapes that do not fit,

@@ -15,6 +15,7 @@ from advlib import data, plot, zoo
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "_ext"))
 
+import book_page  # noqa: E402
 import links  # noqa: E402
 import mathematics  # noqa: E402
 import pictures  # noqa: E402
@@ -186,3 +187,88 @@ def test_landing_tells_the_truth() -> None:
     shown = [said["before"][1], said["after"][1]]
     assert (100 * sure.amax(1)).int().tolist() == pytest.approx(shown, abs=1)
     assert said["largest_change"] <= draw_landing.EPS + 1e-6
+
+
+def test_primes_are_raised_once_and_dots_stand_close(
+    setter: mathematics.Setter,
+) -> None:
+    """The font raises a prime itself; dots between commas add no space."""
+    made = setter("f'(x) + v''", False)
+    assert "<msup>" not in made
+    assert made.count("\u2032") + made.count("\u2033") >= 2
+    assert "<msup>" in setter("x^2", False)
+    assert '<mo lspace="0" rspace="0">\u2026</mo>' in setter("(1, \\dots, 1)", False)
+
+
+def test_every_root_sign_is_as_wide_as_the_least() -> None:
+    """A browser leaves room after a root for the widest sign of the font."""
+    from fontTools.ttLib import TTFont
+
+    font = TTFont(THEME / "static" / "fonts" / "math.woff2")
+    table = font["MATH"].table.MathVariants
+    place = table.VertGlyphCoverage.glyphs.index(font.getBestCmap()[0x221A])
+    signs = table.VertGlyphConstruction[place]
+    assert len(signs.MathGlyphVariantRecord) == 4
+    widths = {font["hmtx"][v.VariantGlyph][0] for v in signs.MathGlyphVariantRecord}
+    assert len(widths) == 1
+    assert signs.GlyphAssembly is None
+
+
+def test_code_keeps_its_text_and_knows_its_indent() -> None:
+    """What a reader copies is what stands in the notebook; options do not break."""
+    code = '<pre>if x:\n        run(<span class="s">"--num-nodes"</span>, 1e-9)\n</pre>'
+    made = re.sub(r"<pre>(.*?)</pre>", book_page.hanging, code, flags=re.S)
+    bare = re.compile(r"<[^>]*>")
+    assert bare.sub("", made).strip() == bare.sub("", code).strip()
+    assert '--n:8"><span class="lead">        </span>' in made
+    for word in ("--num-nodes", "1e-9"):
+        assert f'<span class="nobr">{word}</span>' in made
+
+
+def test_columns_of_words_are_told_from_numbers() -> None:
+    """Only a column without a number stands at the left; empty cells do not count."""
+    rows = [("a", "yes", "1.5", ""), ("b", "no", "\u22122 [\u22123, 1]", "0.1")]
+    body = "".join(
+        f"<tr><th>{r}</th>{''.join(f'<td>{c}</td>' for c in rest)}</tr>"
+        for r, *rest in rows
+    )
+    head = "<tr><th>name</th><th>said</th><th>x</th><th>y</th></tr>"
+    table = f'<table class="dataframe advlib">{head}{body}</table>'
+    made = re.sub(r"<table.*?</table>", book_page.columns, table, flags=re.S)
+    assert re.findall(r'<t. class="words">(\w+)<', made.replace("</t", "<")) == [
+        "said",
+        "yes",
+        "no",
+    ]
+    assert book_page.columns(re.match(".*", "<table><tr><td>a</td></tr></table>"))
+
+
+def test_minus_and_exponents_in_tables() -> None:
+    """A minus is no hyphen, a name keeps its hyphens, an exponent has one type face."""
+    for cell, shown in {
+        "<td>-0.5 [-1, .2]</td>": "<td>\u22120.5 [\u22121, .2]</td>",
+        "<td>784-50-20</td>": "<td>784-50-20</td>",
+        "<td>6.8·10⁻¹⁰</td>": "<td>6.8·10<sup>\u221210</sup></td>",
+    }.items():
+        assert book_page.CELL.sub(book_page.cell, cell) == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("from 0.38 to -0.21", "from 0.38 to \u22120.21"),
+        ("784-50-20-10, CIFAR-10, top-8", "784-50-20-10, CIFAR-10, top-8"),
+        ("in [-1, 1.5]", "in [\u22121,\u00a01.5]"),
+        ("Exercises 4a.3", "Exercises\u00a04a.3"),
+    ],
+)
+def test_minus_signs_and_intervals_in_prose(words: str, kept: str) -> None:
+    """Hyphens of names stay, minus signs are minus signs, intervals stay together."""
+    assert links.keep(words) == kept
+
+
+def test_places_take_the_bracket_only_with_its_partner() -> None:
+    """In "(Rice et al. 2020)" the closing bracket is not the link's."""
+    assert links.PLACES.search("(Rice et al. 2020),")[0] == "Rice et al. 2020"
+    assert links.PLACES.search("Rice et al. (2020),")[0] == "Rice et al. (2020)"
+    assert links.PLACES.search("by de Jorge et al. (2022)")[0].startswith("de Jorge")

@@ -90,6 +90,7 @@
       if (!box.hasAttribute("role")) {
         box.setAttribute("role", "group");
         box.setAttribute("aria-label", box.matches("div.math") ? "formula" :
+          box.matches(".picture, .drawing") ? "figure" :
           box.matches(".scroll") ? "table" : "code");
       }
     } else {
