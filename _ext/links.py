@@ -8,6 +8,7 @@ glossary is linked where a chapter first uses it; and what belongs together, suc
 
 import codecs
 import re
+import unicodedata
 from collections.abc import Iterator
 
 import latexcodec  # noqa: F401 (the codec "ulatex")
@@ -86,32 +87,43 @@ def texts(doctree: nodes.document) -> Iterator[nodes.Text]:
             yield text
 
 
-def works(env) -> dict[str, tuple[str, str]]:
-    """Return for each way to name a work the page and anchor of its entry."""
-    domain = env.get_domain("cite")
-    found: dict[str, tuple[str, str]] = {}
-    clash: set[str] = set()
-    for citation in domain.citations:
+def plain(name: str) -> str:
+    """Return ``name`` without accents, as docstrings write it."""
+    parted = unicodedata.normalize("NFD", name)
+    return "".join(sign for sign in parted if not unicodedata.combining(sign))
+
+
+def works(env) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return for each way to name a work the entries that it may mean.
+
+    An entry is its key with the page and anchor where it stands. The year is that of
+    the entry, or, where no entry has that, of its preprint.
+    """
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    early: dict[str, dict[str, tuple[str, str]]] = {}
+    for citation in env.get_domain("cite").citations:
         entry = citation.entry
         people = entry.persons.get("author") or entry.persons.get("editor") or []
         names = [
             " ".join(person.prelast_names + person.last_names) for person in people
         ]
         names = [re.sub(r"[{}]", "", codecs.decode(n, "ulatex")) for n in names]
-        year = entry.fields.get("year", "")
         if not names:
             continue
-        ways = {f"{names[0]} et al. {year}"} if len(names) > 2 else set()
-        if len(names) == 1:
-            ways = {f"{names[0]} {year}"}
-        if len(names) == 2:
-            ways = {f"{names[0]} and {names[1]} {year}"}
+        ways = {f"{names[0]} et al."} if len(names) > 2 else set()
+        if len(names) < 3:
+            ways = {" and ".join(names)}
         if len(names) == 3:
-            ways |= {f"{names[0]}, {names[1]} and {names[2]} {year}"}
-        for way in ways:
-            clash |= {way} & set(found)
-            found[way] = (citation.bibliography_key.docname, citation.citation_id)
-    return {way: place for way, place in found.items() if way not in clash}
+            ways |= {f"{names[0]}, {names[1]} and {names[2]}"}
+        place = (citation.bibliography_key.docname, citation.citation_id)
+        preprint = re.match(r"(\d\d)\d\d\.\d", entry.fields.get("eprint", ""))
+        for way in ways | set(map(plain, ways)):
+            year = entry.fields.get("year", "")
+            found.setdefault(f"{way} {year}", {})[citation.key] = place
+            if preprint:
+                way = f"{way} 20{preprint[1]}"
+                early.setdefault(way, {})[citation.key] = place
+    return early | found
 
 
 class Linker:
@@ -122,6 +134,8 @@ class Linker:
         if not hasattr(app, "book_places"):
             app.book_places = self.places()
         self.chapters, self.boxes, self.works, self.figures, terms = app.book_places
+        references = app.env.get_domain("cite").citation_refs
+        self.cited = {t.key for r in references if r.docname == page for t in r.targets}
         self.terms = dict(terms) if page.startswith("chapters/") else {}
         self.linked: set[str] = ELSEWHERE.get(page.split("/")[-1].split("_")[0], set())
         self.linked = self.linked & set(self.terms)
@@ -198,9 +212,11 @@ class Linker:
         else:
             work = words.replace(NBSP, " ").replace("(", "").replace(")", "")
             work = re.sub(r",? ((?:19|20)\d\d)$", r" \1", work)
-            if work in self.works:
-                page, anchor = self.works[work]
-                yield self.link(words, page, anchor, "cite")
+            meant = self.works.get(work, {})
+            if len(meant) > 1:  # the one that this page's notes cite
+                meant = {key: meant[key] for key in meant if key in self.cited}
+            if len(meant) == 1:
+                yield self.link(words, *next(iter(meant.values())), "cite")
             else:
                 yield nodes.Text(words)
 

@@ -272,3 +272,32 @@ def test_places_take_the_bracket_only_with_its_partner() -> None:
     assert links.PLACES.search("(Rice et al. 2020),")[0] == "Rice et al. 2020"
     assert links.PLACES.search("Rice et al. (2020),")[0] == "Rice et al. (2020)"
     assert links.PLACES.search("by de Jorge et al. (2022)")[0].startswith("de Jorge")
+
+
+def test_a_work_has_its_names() -> None:
+    """Accents may be left out; a preprint's year counts if no entry has it."""
+    from types import SimpleNamespace as Known
+
+    from pybtex.database import parse_string
+
+    text = r"""
+    @article{a, author = {Vor\'a\v{c}ek, V\'aclav and Hein, Matthias}, year = {2023}}
+    @article{b, author = {De Palma, A. and B, B. and C, C.}, year = {2014},
+             eprint = {1312.6199}}
+    @article{c, author = {{de Jorge}, P. and B, B. and C, C.}, year = {2014}}
+    """
+    entries = parse_string(text, "bibtex").entries
+    citations = [
+        Known(bibliography_key=Known(docname="refs"), citation_id=key, key=key, entry=e)
+        for key, e in entries.items()
+    ]
+    env = Known(get_domain=lambda name: Known(citations=citations))
+    found = links.works(env)
+    for way, key in {
+        "Vor\u00e1\u010dek and Hein 2023": "a",
+        "Voracek and Hein 2023": "a",
+        "De Palma et al. 2014": "b",
+        "De Palma et al. 2013": "b",
+        "de Jorge et al. 2014": "c",
+    }.items():
+        assert found[way] == {key: ("refs", key)}
