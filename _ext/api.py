@@ -12,7 +12,6 @@ import importlib
 import inspect
 import json
 import re
-from inspect import isclass
 from pathlib import Path
 
 from docutils import nodes
@@ -95,14 +94,18 @@ def signature(name: str, value) -> str:
         said = inspect.signature(value)
     except (TypeError, ValueError):
         return name
+    if inspect.isclass(value):
+        said = said.replace(return_annotation=said.empty)
     text = re.sub(
         r"\b(?:torch|collections\.abc|typing|advlib)\.(?:\w+\.)*(?=[A-Z])",
         "",
-        str(said.replace(return_annotation=said.empty) if isclass(value) else said),
+        str(
+            said.replace(return_annotation=said.empty)
+            if inspect.isclass(value)
+            else said
+        ),
     )
-    for private in (r"matplotlib\.axes\._axes\.", r"scipy\.sparse\._csr\.",
-                    r"cvxpy\.problems\.problem\."):  # fmt: skip
-        text = re.sub(private, "", text)
+    text = re.sub(r"\b(?:matplotlib|scipy|cvxpy)\.(?:\w+\.)+(?=\w)", "", text)
     text = re.sub(r"<(?:function|class) '?([\w.]+)'?[^>]*>", r"\1", text)
     text = re.sub(r"functools\.partial\(.*?\)\)?", "...", text)
     if len(name) + len(text) <= 76:

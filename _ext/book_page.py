@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from docutils import nodes
+from links import keep
 from pygments.formatters import HtmlFormatter
 from sphinx import addnodes
 from sphinx.util import logging
@@ -42,10 +43,10 @@ BETWEEN = re.compile(r"[^<>]+(?=<|$)")  # what is no tag
 UNBROKEN = re.compile(
     r"(?<![\w-])--[a-z][\w-]*|\d(?:\.\d+)?e-\d+|\bn = \d+|\[-?[\d.]+, -?[\d.]+\]"
 )
+OPTION = re.compile(r'<span class="pre">(?=--[a-z][\w-]+<)')  # in a sentence
 NUMBER = re.compile(r"[\u2212+(<>\u2264]?[.\d]|\u2013?$")  # or nothing
 NOBR = r'<span class="nobr">\g<0></span>'
-CELL = re.compile(r"<td\b[^>]*>[^<]*</td>")
-MINUS = re.compile(r"(?<![\w.\-/])-(?=\.?\d)")
+CELL = re.compile(r"<t[dh]\b[^>]*>[^<]*</t[dh]>")
 EXPONENT = re.compile(r"(?<=10)[\u207b\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 LOWERED = str.maketrans(
     "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079",
@@ -111,8 +112,8 @@ def hanging(match: re.Match[str]) -> str:
 
 
 def cell(match: re.Match[str]) -> str:
-    """Return a cell of a table with minus signs, and exponents in one type."""
-    text = MINUS.sub("\u2212", match[0])
+    """Return a cell of a table as prose is set, and exponents in one type."""
+    text = keep(match[0])
     return EXPONENT.sub(lambda m: f"<sup>{m[0].translate(LOWERED)}</sup>", text)
 
 
@@ -181,9 +182,7 @@ def prepare(app, pagename, templatename, context, doctree):
         body = body.replace(old, new)
     body = CELL.sub(cell, body)
     body = re.sub(r"<table\b.*?</table>", columns, body, flags=re.S)
-    body = re.sub(
-        r'(?<=<span class="pre")(?=>--[a-z][\w-]+<)', ' class="nobr"', body
-    ).replace('class="pre" class="nobr"', 'class="pre nobr"')
+    body = OPTION.sub('<span class="pre nobr">', body)
     body = re.sub(
         r"<table\b.*?</table>", r'<div class="scroll">\g<0></div>', body, flags=re.S
     )

@@ -41,7 +41,10 @@ PLACES = re.compile(
     rf"(?:\((?:19|20)\d\d[a-c]?\)|(?:19|20)\d\d[a-c]?))"
 )
 TOGETHER = [
-    (re.compile(r"\b([nNkdKrT]) ([=<>]) (?=[\d.])"), rf"\1{NBSP}\2{NBSP}"),
+    (
+        re.compile(r"\b([nNkdKrTp]|eps|eta|beta|alpha) ([=<>]) (?=[\d.])"),
+        rf"\1{NBSP}\2{NBSP}",
+    ),
     (re.compile(r"(?<=\d) (?=\d{3}\b)"), NBSP),
     (re.compile(r"(?<=\d) (?=(?:%|px|MB|KB|GB|kB|ms|s|min|h)\b|%)"), NBSP),
     (
@@ -51,7 +54,7 @@ TOGETHER = [
     (re.compile(r"(?<=\d) x (?=\d)"), f"{NBSP}×{NBSP}"),
     (re.compile(r"\[(-?[\d.]+), (-?[\d.]+)\]"), rf"[\1,{NBSP}\2]"),
     (re.compile(r"(?<=\d) : (?=\d)"), f"{NBSP}:{NBSP}"),
-    (re.compile(r"(?<![\w.\-/])-(?=\.?\d)"), "\u2212"),
+    (re.compile(r"(?<![\w.\-/])-(?=\.?\d)"), "\u2212"),  # no hyphen of a name
 ]
 logger = logging.getLogger(__name__)
 
@@ -137,8 +140,7 @@ class Linker:
         references = app.env.get_domain("cite").citation_refs
         self.cited = {t.key for r in references if r.docname == page for t in r.targets}
         self.terms = dict(terms) if page.startswith("chapters/") else {}
-        self.linked: set[str] = ELSEWHERE.get(page.split("/")[-1].split("_")[0], set())
-        self.linked = self.linked & set(self.terms)
+        self.linked = set(ELSEWHERE.get(page.split("/")[-1].split("_")[0], ()))
 
     def places(self):
         """Return all that can be linked, for the whole book."""

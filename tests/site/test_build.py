@@ -246,7 +246,8 @@ def test_columns_of_words_are_told_from_numbers() -> None:
 def test_minus_and_exponents_in_tables() -> None:
     """A minus is no hyphen, a name keeps its hyphens, an exponent has one type face."""
     for cell, shown in {
-        "<td>-0.5 [-1, .2]</td>": "<td>\u22120.5 [\u22121, .2]</td>",
+        "<td>-0.5 [-1, .2]</td>": "<td>\u22120.5 [\u22121,\u00a0.2]</td>",
+        "<th>MLP 50-20, eps = 0.1</th>": "<th>MLP 50-20, eps\u00a0=\u00a00.1</th>",
         "<td>784-50-20</td>": "<td>784-50-20</td>",
         "<td>6.8·10⁻¹⁰</td>": "<td>6.8·10<sup>\u221210</sup></td>",
     }.items():
@@ -301,3 +302,12 @@ def test_a_work_has_its_names() -> None:
         "de Jorge et al. 2014": "c",
     }.items():
         assert found[way] == {key: ("refs", key)}
+
+
+def test_terms_that_mean_something_else_are_terms() -> None:
+    """What is not linked in one chapter is in the glossary, and the chapter exists."""
+    terms = re.findall(r"^(\S.*)\n  \*", (ROOT / "glossary.md").read_text(), re.M)
+    for chapter, words in links.ELSEWHERE.items():
+        assert len(list((ROOT / "chapters").glob(f"{chapter}_*.ipynb"))) == 1
+        for word in words:
+            assert word in terms, word
