@@ -282,7 +282,7 @@ def test_a_work_has_its_names() -> None:
     from pybtex.database import parse_string
 
     text = r"""
-    @article{a, author = {Vor\'a\v{c}ek, V\'aclav and Hein, Matthias}, year = {2023}}
+    @article{a, author = {Tom\'a\v{s}ek, V\'aclav and Hein, Matthias}, year = {2023}}
     @article{b, author = {De Palma, A. and B, B. and C, C.}, year = {2014},
              eprint = {1312.6199}}
     @article{c, author = {{de Jorge}, P. and B, B. and C, C.}, year = {2014}}
@@ -295,8 +295,8 @@ def test_a_work_has_its_names() -> None:
     env = Known(get_domain=lambda name: Known(citations=citations))
     found = links.works(env)
     for way, key in {
-        "Vor\u00e1\u010dek and Hein 2023": "a",
-        "Voracek and Hein 2023": "a",
+        "Tom\u00e1\u0161ek and Hein 2023": "a",
+        "Tomasek and Hein 2023": "a",
         "De Palma et al. 2014": "b",
         "De Palma et al. 2013": "b",
         "de Jorge et al. 2014": "c",
