@@ -236,17 +236,42 @@ def resolve(app, doctree: nodes.document, page: str) -> None:
                 classes=["derived"],
             )
         )
-    if not page.startswith("chapters/"):
+    if not page.startswith(("chapters/", "api/")):
         return
     names = known(app)
     for code in list(doctree.findall(nodes.literal)):
+        if isinstance(code.parent, nodes.reference | nodes.title):
+            continue
         name = re.sub(r"\(.*\)$", "", code.astext()).removeprefix("advlib.")
-        if name in names and not isinstance(code.parent, nodes.reference | nodes.title):
+        if page.startswith("api/"):
+            name = meant(code, name)
+        if name in names:
             to, anchor = names[name]
             uri = f"{app.builder.get_relative_uri(page, to)}#{anchor}"
             link = nodes.reference("", "", internal=True, refuri=uri, classes=["api"])
             code.replace_self(link)
             link += code
+
+
+def meant(code: nodes.literal, name: str) -> str:
+    """Return which name a docstring means: one of its own module before all others.
+
+    Nothing for an argument of the function itself, and for the function itself.
+    """
+    section = code.parent
+    while section is not None and not any("." in i for i in section.get("ids", [])):
+        section = section.parent
+    if section is None:
+        return name
+    room, member = section["ids"][0].split(".", 1)
+    value = getattr(module(room), member)
+    try:
+        own = {*inspect.signature(value).parameters, member}
+    except (TypeError, ValueError):
+        own = {member}
+    if name in own:
+        return ""
+    return f"{room}.{name}" if name in members(room) else name
 
 
 def check(app, env) -> None:

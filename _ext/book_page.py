@@ -52,6 +52,8 @@ LOWERED = str.maketrans(
     "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079",
     "\u22120123456789",
 )
+# code in a sentence: a word may go on in the next line at a dot, a stroke, a bracket
+WORD = re.compile(r'(?<=<span class="pre">)[^<]{12,}(?=</span>)')
 EMPTY = re.compile(
     r"<th\b([^>]*)>\s*(?:<p>\s*</p>)?\s*</th>"
 )  # axe: empty-table-header
@@ -183,6 +185,9 @@ def prepare(app, pagename, templatename, context, doctree):
     body = CELL.sub(cell, body)
     body = re.sub(r"<table\b.*?</table>", columns, body, flags=re.S)
     body = OPTION.sub('<span class="pre nobr">', body)
+    body = WORD.sub(
+        lambda m: re.sub(r"(?<=[a-z])[._/(,]+(?=[a-zA-Z])", r"\g<0><wbr>", m[0]), body
+    )
     body = re.sub(
         r"<table\b.*?</table>", r'<div class="scroll">\g<0></div>', body, flags=re.S
     )

@@ -10,6 +10,7 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Iterator
+from string import ascii_lowercase
 
 import latexcodec  # noqa: F401 (the codec "ulatex")
 from boxes import box
@@ -100,7 +101,8 @@ def works(env) -> dict[str, dict[str, tuple[str, str]]]:
     """Return for each way to name a work the entries that it may mean.
 
     An entry is its key with the page and anchor where it stands. The year is that of
-    the entry, or, where no entry has that, of its preprint.
+    the entry, or, where no entry has that, of its preprint; of several works of one
+    year a letter after it tells which, in the order of their titles: 2020a, 2020b.
     """
     found: dict[str, dict[str, tuple[str, str]]] = {}
     early: dict[str, dict[str, tuple[str, str]]] = {}
@@ -126,7 +128,19 @@ def works(env) -> dict[str, dict[str, tuple[str, str]]]:
             if preprint:
                 way = f"{way} 20{preprint[1]}"
                 early.setdefault(way, {})[citation.key] = place
-    return early | found
+    titles = {
+        citation.key: re.sub("[{}]", "", citation.entry.fields.get("title", "")).lower()
+        for citation in env.get_domain("cite").citations
+    }
+    lettered = {
+        f"{way}{letter}": {key: places[key]}
+        for way, places in found.items()
+        if len(places) > 1
+        for letter, key in zip(
+            ascii_lowercase, sorted(places, key=titles.get), strict=False
+        )
+    }
+    return early | found | lettered
 
 
 class Linker:
@@ -213,7 +227,7 @@ class Linker:
                 yield self.lost(words)
         else:
             work = words.replace(NBSP, " ").replace("(", "").replace(")", "")
-            work = re.sub(r",? ((?:19|20)\d\d)$", r" \1", work)
+            work = re.sub(r",? ((?:19|20)\d\d[a-z]?)$", r" \1", work)
             meant = self.works.get(work, {})
             if len(meant) > 1:  # the one that this page's notes cite
                 meant = {key: meant[key] for key in meant if key in self.cited}

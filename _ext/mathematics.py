@@ -22,6 +22,11 @@ NEAR = re.compile(r"([(\[“‘]*)(<math\b.*?</math>)([,.;:!?)\]’”]*(?:-\w+)
 TAGS = re.compile(r"<[^>]+>")
 RELATION = re.compile(r"<mo[^>]*>(?:=|≤|≥|&lt;|&gt;|<|>|∈|≈|∼|→|≠|≔)</mo>")
 LONG = 20  # signs; a longer inline formula may end a line at a relation
+ROOM = 34  # signs; a longer formula of its own may go on in a second row on a phone
+GAP = re.compile(r'<mspace width="[12]em"[^>]*>(?:</mspace>)?')  # a quad or two
+OPEN, CLOSE = re.compile(r"<mo[^>]*>[({\[⟨]</mo>"), re.compile(r"<mo[^>]*>[)}\]⟩]</mo>")
+TURN = re.compile(r"<mo[^>]*>(?:=|≤|≥|≔)</mo>")  # where a row may begin
+SIGN = re.compile(r"<mo[^>]*>[+−]</mo>")
 PIECE = re.compile(r"<(/?)(\w+)[^>]*?(/?)>|[^<]+")
 
 
@@ -44,7 +49,7 @@ class Setter:
             except Exception as error:
                 said = str(error).split("\n")[0]
                 raise ValueError(f"cannot set {tex!r}: {said}") from error
-            self.known[key] = tight(made) if display else breakable(tight(made))
+            self.known[key] = (in_rows if display else breakable)(tight(made))
         return self.known[key]
 
 
@@ -111,6 +116,46 @@ def breakable(mathml: str) -> str:
             pieces.append([])
         pieces[-1].append(part)
     return " ".join(f"{head}<mrow>{''.join(p)}</mrow></math>" for p in pieces)
+
+
+def in_rows(mathml: str) -> str:
+    """Return a long displayed formula as several that stand in one row if it has room.
+
+    A new row may begin where two statements are set apart (a quad or two) and, outside
+    of brackets, at an equals sign or the like, or at a sum's sign if much stands before
+    it; tables (aligned rows, cases) stay.
+    """
+    long = len(TAGS.sub("", mathml)) > ROOM
+    if "<mtable" in mathml or not (long or GAP.search(mathml)):
+        return mathml
+    head = re.match(r"<math[^>]*>", mathml)[0]
+    parts = children(mathml[len(head) : -len("</math>")])
+    while len(parts) == 1 and re.match(r"<mrow>", parts[0]):
+        parts = children(parts[0][len("<mrow>") : -len("</mrow>")])
+    pieces: list[list[str]] = [[]]
+    apart, depth = set(), 0
+    for part in parts:
+        depth += bool(OPEN.fullmatch(part)) - bool(CLOSE.fullmatch(part))
+        if GAP.fullmatch(part) and depth == 0:
+            apart.add(len(pieces))
+            pieces.append([])
+            continue
+        before = len(TAGS.sub("", "".join(pieces[-1])))
+        least = 4 if TURN.fullmatch(part) else 12 if SIGN.fullmatch(part) else 1e9
+        if long and depth == 0 and before >= least:
+            part = re.sub(r' lspace="[^"]*"', "", part, count=1)
+            part = part.replace("<mo", '<mo form="infix" lspace="0"', 1)
+            pieces.append([])
+        pieces[-1].append(part)
+    if len(pieces) == 1:
+        return mathml
+    begin = re.sub(r' (?:display|class|style)="[^"]*"', "", head)
+    begin = begin.replace("<math", '<math displaystyle="true"', 1)
+    made = ""
+    for k, piece in enumerate(pieces):
+        made += '<span class="gap"> </span>' if k in apart else " " if k else ""
+        made += f"{begin}<mrow>{''.join(piece)}</mrow></math>"
+    return f'<div class="rows">{made}</div>'
 
 
 def keep_together(html: str) -> str:

@@ -71,6 +71,23 @@ def test_an_unknown_command_stops(setter: mathematics.Setter) -> None:
         setter(r"\nomr{x}", False)
 
 
+def test_a_long_display_has_rows(setter: mathematics.Setter) -> None:
+    """Rows begin at a quad and outside of brackets; tables stay whole."""
+    ball = r"\lVert\delta\rVert \le \epsilon,\ 0 \le x + \delta \le 1"
+    set_ = rf"\Delta(x) = \{{\delta : {ball}\}}"
+    made = setter(
+        rf"m_j = \min_\delta (z_y - z_j)(x + \delta) > 0, \qquad {set_}", True
+    )
+    assert made.count('<span class="gap"> </span>') == 1
+    rows = re.findall(r"<math.*?</math>", made)
+    assert len(rows) == 3  # the set's own name, and then its braces in one piece
+    assert "{" in rows[2]
+    assert "}" in rows[2]
+    assert "<div" not in setter("a = b", True)
+    table = r"\begin{aligned} a &= b \quad c \\ d &= e \end{aligned}"
+    assert "<div" not in setter(table, True)
+
+
 def test_long_formulas_may_break(setter: mathematics.Setter) -> None:
     """A long inline formula is cut before relations, and loses nothing."""
     tex = r"|a + b + c + d + f| \le |a| + |b| + |c| + |d| = 12345678"
@@ -286,6 +303,8 @@ def test_a_work_has_its_names() -> None:
     @article{b, author = {De Palma, A. and B, B. and C, C.}, year = {2014},
              eprint = {1312.6199}}
     @article{c, author = {{de Jorge}, P. and B, B. and C, C.}, year = {2014}}
+    @article{d, author = {Berg, A. and Holm, B.}, title = {Two}, year = {2020}}
+    @article{e, author = {Berg, A. and Holm, B.}, title = {{O}ne}, year = {2020}}
     """
     entries = parse_string(text, "bibtex").entries
     citations = [
@@ -300,6 +319,8 @@ def test_a_work_has_its_names() -> None:
         "De Palma et al. 2014": "b",
         "De Palma et al. 2013": "b",
         "de Jorge et al. 2014": "c",
+        "Berg and Holm 2020a": "e",
+        "Berg and Holm 2020b": "d",
     }.items():
         assert found[way] == {key: ("refs", key)}
 
