@@ -248,6 +248,7 @@ ABOVE = {
     "words": FOUNDATION | {"units", "results"},
     "training": INNER,
     "evaluation": INNER,
+    "exercises": INNER | {"activations", "evaluation", "results"},
     "train": INNER | {"activations", "training", "evaluation", "results", "_vision"},
 }
 
