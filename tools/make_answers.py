@@ -30,7 +30,10 @@ body { max-width: 46rem; margin: 0 auto; padding: 1rem; }
 .sum { color: var(--quiet); } .chapter { margin-top: 3rem; }
 .sums { width: 100%; }
 .sums :is(th, td):not(:first-child) { text-align: right; }
-@media print { body { max-width: none; padding: 0; } .chapter { break-before: page; } }
+@media print {
+  body { max-width: none; padding: 0; } .chapter { break-before: page; }
+  .box > .name, summary { break-after: avoid; }
+}
 """
 
 
