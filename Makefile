@@ -9,7 +9,7 @@ SITE := _build/html/index.html
 ONE := OMP_NUM_THREADS=1 PYTHONHASHSEED=0
 PYTEST := $(ONE) $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300
-.PHONY: book test unit chapters refresh stamp shots weigh pages pdf epub portable bench mutants lint lab clean
+.PHONY: book test unit chapters refresh stamp shots weigh pages pdf answers epub portable bench mutants lint lab clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -45,6 +45,9 @@ weigh: book  ## what a page costs a slow phone; BEFORE=../old/_build/html beside
 
 pdf: book  ## the whole book as _build/book.pdf; needs Chromium
 	$(BIN)/python tools/make_pdf.py
+
+answers: book  ## for teachers: all exercises with solutions, _build/answers.html and .pdf
+	$(BIN)/python tools/make_answers.py
 
 epub: .venv/.installed  ## the whole book as _build/book.epub
 	$(BIN)/python tools/make_epub.py

@@ -29,7 +29,7 @@ MODE = (
 )
 # of the files that Sphinx and extensions put beside the pages, those that a page uses
 USED = ("book.css", "book.js", "cards.js", "search-data.js", "fonts/", "favicon.svg")
-USED += ("touch-icon.png", "social/", "landing/", "play/")
+USED += ("questions.js", "touch-icon.png", "social/", "landing/", "play/")
 MENDS = [
     # docutils: role=list whose children are no list items (axe: aria-required-children)
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),

@@ -180,10 +180,25 @@ def make_boxes(app, doctree: nodes.document) -> None:
             fold(found)
 
 
+def takes(node: box, dots: bool) -> str:
+    """Return what an exercise takes: difficulty, in dots or in words, and minutes."""
+    level, minutes = node["difficulty"], f"{node['minutes']}\u00a0min"
+    said = f"difficulty {level} of 3"
+    if not dots:
+        return f' <span class="kind">{said}, {minutes}</span>'
+    drawn = "".join(f"<i{' class=on' * (k < level)}></i>" for k in range(3))
+    return (
+        f' <span class="level" role="img" aria-label="{said}" title="{said}">{drawn}'
+        f'</span> <span class="minutes">{minutes}</span>'
+    )
+
+
 def visit_box(self, node: box) -> None:
     """Open the box and write its name."""
     kind = node.get("kind")
     badge = f' <span class="kind">{kind}</span>' if kind else ""
+    if "minutes" in node:
+        badge += takes(node, dots=self.builder.name != "epub")
     anchor = node["ids"][0]
     self.body.append(self.starttag(node, "section"))
     if not node["name"]:  # it stands as the first paragraph

@@ -1,9 +1,9 @@
 """Links that the build makes, so that the notebooks hold plain words.
 
-"Chapter 6a", "Figure 6a.2", "Theorem 6a.1", "Exercise 6a.3" and "Latorre et al. (2023)"
-lead where they say; figures and equations are numbered by chapter; a term of the
-glossary is linked where a chapter first uses it; and what belongs together, such as
-"n = 200", stays on one line. A mention that leads nowhere stops the build.
+"Chapter 6a", "Figure 6a.2", "Theorem 6a.1", "Exercises 6a.3 and 6a.4" and "Latorre et
+al. (2023)" lead where they say; figures and equations are numbered by chapter; a term
+of the glossary is linked where a chapter first uses it; and what belongs together, such
+as "n = 200", stays on one line. A mention that leads nowhere stops the build.
 """
 
 import codecs
@@ -36,6 +36,7 @@ SKIPPED += (nodes.rubric, nodes.image, addnodes.toctree, nodes.term)
 NAME = r"(?:(?:[Dd]e|[Vv]an|[Vv]on) )?[A-Z][\w’'\-]+"
 PLACES = re.compile(
     rf"(?P<chapters>\bChapters?[ {NBSP}](?:\d+[a-c]?(?:, | and |, and | to )?)+)"
+    rf"|(?P<exercises>\bExercises[ {NBSP}](?:\d+[a-c]?\.\d+(?:, | and )?)+)"
     rf"|\b(?P<kind>Exercise|Figure|Theorem|Table|Proposition|Lemma|Corollary|Definition)"
     rf"[ {NBSP}](?P<number>\d+[a-c]?\.\d+)"
     rf"|(?P<work>\b{NAME}(?:(?:, {NAME})* and {NAME}| et al\.)?,?[ {NBSP}]"
@@ -211,11 +212,24 @@ class Linker:
             else:
                 yield self.link(shown, page)
 
+    def exercise_links(self, words: str) -> Iterator[nodes.Node]:
+        """Yield "Exercises 6a.1, 6a.2 and 6b.4" with a link for each."""
+        for place, part in enumerate(re.split(r"(\d+[a-c]?\.\d+)", words)):
+            anchor = f"exercise-{part}".replace(".", "-")
+            if place % 2 == 0:
+                yield nodes.Text(part)
+            elif anchor in self.boxes:
+                yield self.link(part, self.boxes[anchor], anchor)
+            else:
+                yield self.lost(f"Exercise {part}")
+
     def place(self, match: re.Match[str]) -> Iterator[nodes.Node]:
         """Yield what stands for one mention."""
         words = match[0]
         if match["chapters"]:
             yield from self.chapter_links(words)
+        elif match["exercises"]:
+            yield from self.exercise_links(words)
         elif match["number"]:
             anchor = f"{match['kind']}-{match['number']}".lower().replace(".", "-")
             if match["kind"] == "Figure" and match["number"] in self.figures:

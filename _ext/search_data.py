@@ -15,6 +15,7 @@ from boxes import box
 from docutils import nodes
 from mathematics import Setter
 from pictures import IMG, element
+from questions import question
 from sphinx import addnodes
 
 SILENT = (
@@ -25,6 +26,7 @@ SILENT = (
     nodes.comment,
 )
 SILENT += (addnodes.toctree, addnodes.index, nodes.image, nodes.substitution_definition)
+SILENT += (question,)
 TAG = re.compile(r"<[^>]+>")
 # the prose of a chapter counts in full; its exercises and sources less
 WEIGHTS = {"Exercises": 0.5, "Notes and sources": 0.5, "Summary": 0.7}
