@@ -5,6 +5,7 @@ written. Figures are stored with a palette of at most 256 colours, and say where
 them pictures stand (``where_pictures.py``), which the site's dark version leaves alone.
 """
 
+import argparse
 import base64
 import hashlib
 import io
@@ -120,12 +121,15 @@ def write(nb: nbformat.NotebookNode, path: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """Refresh each notebook named in ``arguments``."""
-    if not arguments:
+    parser = argparse.ArgumentParser(prog="tools/refresh.py", description=__doc__)
+    parser.add_argument("notebook", nargs="*", type=Path)
+    notebooks = parser.parse_args(arguments).notebook
+    if not notebooks:
         sys.exit("which chapter? make refresh CH=02")
     found = data.default()
     if found.name != "mnist":
         sys.exit(f"the committed outputs are MNIST's, and here is {found}")
-    for path in map(Path, arguments):
+    for path in notebooks:
         nb = nbformat.read(path, 4)
         began = time.perf_counter()
         where = {"metadata": {"path": str(path.parent)}}
