@@ -46,7 +46,7 @@ DERIVED = {
     "smoothing.Certificate smoothing.lower_confidence smoothing.predict "
     "smoothing.votes",
     "6c": "branch_and_bound.branch_and_bound branch_and_bound.exact_error "
-    "branch_and_bound.minimal_margin branch_and_bound.ExactError",
+    "branch_and_bound.minimal_margin branch_and_bound.ExactError challenge.score",
     "7a": "evaluation.both_sides evaluation.BothSides",
     "7b": "certificates.make_certificate certificates.check_certificate "
     "certificates.exact_logits certificates.forward_error_bound certificates.Exact",

@@ -21,6 +21,7 @@ MODULES = {
     "linear": "exact.linear",
     "branch_and_bound": "exact.branch_and_bound",
     "certificates": "proof.certificates",
+    "challenge": "exercises.challenge",
 }
 
 

@@ -248,7 +248,7 @@ ABOVE = {
     "words": FOUNDATION | {"units", "results"},
     "training": INNER,
     "evaluation": INNER,
-    "exercises": INNER | {"activations", "evaluation", "results"},
+    "exercises": INNER | {"activations", "evaluation", "results", "tables", "zoo"},
     "train": INNER | {"activations", "training", "evaluation", "results", "_vision"},
 }
 

@@ -30,6 +30,7 @@ from advlib.tables import Table, table
 Verify = Callable[[nn.Module, Tensor, Tensor, float, float], str]
 ANSWERS = ("certified", "attacked", "unknown")
 RIGHT, WRONG = 10, -150
+TIME = "CPU s"
 # a network, from where to where most images are robust, and up to where most are not
 RADII = {
     "small": (0.01, 0.05, 0.1),
@@ -69,10 +70,14 @@ class Score:
     rows: dict[str, dict[str, float]]
     messages: list[str]
 
-    def table(self) -> Table:
-        """Return the rows as a table, the best first."""
+    def table(self, *, times: bool = True) -> Table:
+        """Return the rows as a table, the best first, perhaps without ``times``."""
         order = sorted(self.rows, key=lambda name: -self.rows[name]["score"])
-        return table({name: self.rows[name] for name in order}, "verifier")
+        columns = [
+            key for key in next(iter(self.rows.values())) if times or key != TIME
+        ]
+        rows = {name: self.rows[name] for name in order}
+        return table(rows, "verifier", columns=columns)
 
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{escape(message)}</p>" for message in self.messages)
@@ -89,6 +94,8 @@ def planted(seed: int, *, robust: bool) -> Case:
     constant less a sum of ReLUs, so its minimum is at a corner of the ball, and all 64
     are tried, without rounding. ``robust``: the smallest margin is 1/64; else it is 0,
     a tie, at a single corner as a rule, which gradients seldom find.
+    ``seed`` draws image and weights. Raises ``ArithmeticError`` if the margin is not
+    what it must be.
     """
     rng = np.random.default_rng(seed)
     image = torch.tensor(rng.integers(3, 6, 6) / 8).view(1, 1, 2, 3)
@@ -122,7 +129,8 @@ def from_zoo(
 ) -> Case | None:
     """Return a test image with a radius at which the answer is ``wanted``.
 
-    The network is one of three small ones: standard, PGD-trained, trained on intervals.
+    The network is one of three small ones: standard, PGD-trained, trained on intervals;
+    ``rng`` draws it, the radius and the image among the test images of ``dataset``.
     The truth is that of branch and bound; None if an image that was drawn is misread as
     it is, or has another answer, or none within ``max_nodes`` subproblems.
     """
@@ -164,7 +172,7 @@ def cases(count: int = 24, seed: int | None = None) -> list[Case]:
 
 
 def by_margins(margins: Callable) -> Verify:
-    """Return the verifier that trusts lower bounds of the margins and never attacks."""
+    """Return the verifier that trusts ``margins``, lower bounds, and never attacks."""
 
     def verify(model, image, label, eps, seconds):
         safe = bounds.certified(margins(model, image, label, eps), label)
@@ -173,8 +181,13 @@ def by_margins(margins: Callable) -> Verify:
     return verify
 
 
-def by_search(model, image, label, eps, seconds) -> str:
-    """Answer as the book's branch and bound does, within ``seconds`` of CPU time."""
+def by_search(
+    model: nn.Module, image: Tensor, label: Tensor, eps: float, seconds: float
+) -> str:
+    """Answer as the book's branch and bound does, within ``seconds`` of CPU time.
+
+    ``model``, ``image`` (1, ...), ``label`` (1,) and ``eps`` as those of a ``Case``.
+    """
     (found,) = branch_and_bound.branch_and_bound(
         model, image, label, eps, time_limit=seconds
     )
@@ -198,7 +211,7 @@ def score(
     seed: int | None = None,
     rivals: bool = True,
 ) -> Score:
-    """Ask ``verify`` about ``count`` hidden cases and count its points.
+    """Ask ``verify`` about ``count`` hidden cases and count its points, as ``name``.
 
     ``seconds`` of CPU time are allowed for a case; an answer that comes later, and an
     error, count as "unknown". ``rivals``: the book's own verifiers answer the same
@@ -236,9 +249,9 @@ def _answer(verify: Verify, case: Case, seconds: float) -> tuple[str, float]:
 def _row(
     asked: Sequence[Case], found: Sequence[tuple[str, float]], seconds: float
 ) -> dict[str, float]:
-    row = {"right": 0, "wrong": 0, "unknown": 0, "late": 0, "score": 0, "CPU s": 0.0}
+    row = {"right": 0, "wrong": 0, "unknown": 0, "late": 0, "score": 0, TIME: 0.0}
     for case, (said, spent) in zip(asked, found, strict=True):
-        row["CPU s"] += spent
+        row[TIME] += spent
         if spent > seconds:
             row["late"] += 1
         elif said not in ("certified", "attacked"):
@@ -246,7 +259,7 @@ def _row(
         else:
             row["right" if said == case.truth else "wrong"] += 1
     row["score"] = RIGHT * row["right"] + WRONG * row["wrong"]
-    row["CPU s"] = round(row["CPU s"], 1)
+    row[TIME] = round(row[TIME], 1)
     return row
 
 

@@ -1,4 +1,4 @@
-"""Chapter 6c: interval bounds for a search over phases of ReLUs."""
+"""Chapter 6c: interval bounds for a search over phases, and a verifier of one's own."""
 
 from functools import partial
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from advlib.exercises import challenge
 from advlib.exercises.core import Exercise
 from advlib.exercises.judging import Case, NotYet, Task, array, network
 
@@ -174,6 +175,24 @@ def _judge(answer: object, rng: np.random.Generator) -> str:
     return "interval bounds, with and without phases, on five networks"
 
 
+def _judge_verifier(answer: object, rng: np.random.Generator) -> str:
+    if not callable(answer):
+        raise NotYet("hand in a function (model, image, label, eps, seconds)")
+    found = challenge.score(answer, count=18, seed=int(rng.integers(2**31)))
+    mine, crown = found.rows["yours"], found.rows["CROWN"]
+    if mine["wrong"] or (found.messages and mine["score"] <= crown["score"]):
+        raise NotYet(f"{found.messages[0]}; {mine['score']} points in all")
+    if mine["score"] <= crown["score"]:
+        raise NotYet(
+            f"nothing wrong, but {mine['score']} points, and CROWN alone, which never "
+            f"attacks, has {crown['score']}"
+        )
+    return (
+        f"no wrong answer, {mine['score']} points; CROWN alone has {crown['score']}, "
+        f"this chapter's search {found.rows['branch and bound']['score']}"
+    )
+
+
 EXERCISES = [
     Exercise(
         "6c.6",
@@ -188,5 +207,19 @@ EXERCISES = [
             "difference of the biases comes on top",
         ),
         _judge,
-    )
+    ),
+    Exercise(
+        "6c.8",
+        "The verifier challenge",
+        "a function of (model, image, label, eps, seconds) that answers 'certified', "
+        "'attacked' or 'unknown'",
+        (
+            "say 'attacked' only for a point that you have run through the network, "
+            "'certified' only for a proof, and 'unknown' otherwise: nothing is lost",
+            "PGD with the margin loss finds most attacks, "
+            "`bounds.alpha_crown_margins` gives most proofs; for the rest split one "
+            "ReLU, or let `branch_and_bound.branch_and_bound` do it with a time_limit",
+        ),
+        _judge_verifier,
+    ),
 ]

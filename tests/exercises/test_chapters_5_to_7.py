@@ -12,8 +12,9 @@ from judged import are_enough, each_right, each_wrong, is_right, is_wrong
 from scipy import stats
 from torch import nn
 
-from advlib import bounds, exact, models
+from advlib import attacks, bounds, evaluation, exact, models
 from advlib.exact.branch_and_bound import minimal_margin
+from advlib.exercises import challenge
 
 
 def fall(network, image, label, eps, sign=1, rank=1):
@@ -204,11 +205,26 @@ def in_doubles(*case):
     return ends(*(a.astype(float) for a in arrays), orders, outward=False)
 
 
+def careful(model, image, label, eps, seconds):
+    """Attack, then CROWN: what is in neither is unknown."""
+    delta = attacks.pgd_linf(model, image, label, eps, alpha=eps / 4, num_steps=20)
+    if evaluation.wrong(model, image + delta, label).any():
+        return "attacked"
+    safe = bounds.certified(bounds.crown_margins(model, image, label, eps), label)
+    return "certified" if safe.all() else "unknown"
+
+
+def trusting(*case):
+    answer = careful(*case)
+    return "certified" if answer == "unknown" else answer
+
+
 RIGHT = {
     "5.6": (fall, fall_by_search),
     "6a.7": (toy_bound, toy_formula),
     "6b.5": (barrier(), another_barrier(), barrier(flip=True)),
     "6c.6": (intervals, intervals_by_hand),
+    "6c.8": (careful, challenge.by_search),
     "7a.6": (mcnemar, by_scipy),
     "7b.6": (ends, ends_by_cumsum),
 }
@@ -239,6 +255,13 @@ WRONG = {
         (bold, "it claims too much: your bound is"),
         (lambda *case: intervals(*case)[0], "return a pair"),
         (lambda n, x, y, j, e, p: intervals(n, x, j, y, e, p), "not z_j - z_y"),
+    ],
+    "6c.8": [
+        (trusting, "is certified and has a counterexample"),
+        (lambda *case: "attacked", "is called attacked and is robust"),
+        (lambda *case: "unknown", "nothing wrong, but 0 points, and CROWN alone"),
+        (lambda *case: True, "it must answer one of certified, attacked, unknown"),
+        ("certified", "hand in a function"),
     ],
     "7a.6": [
         (partial(mcnemar, tails=1), "one tail only"),
