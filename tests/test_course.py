@@ -28,7 +28,7 @@ def named(part: str) -> str:
 
 def asked(part: str) -> tuple[list[str], int]:
     """The exercises of a week or a route, and the minutes that stand there."""
-    (line,) = re.findall(r"^- \*\*Exercises\.\*\* (.*) minutes\.$", part, re.M)
+    (line,) = re.findall(r"^- \*\*Set\.\*\* (.*) minutes\.$", part, re.M)
     numbers, minutes = line.rsplit(": ", 1)
     return re.findall(rf"{LABEL}\.\d+", numbers), int(minutes)
 
@@ -53,7 +53,7 @@ def test_twelve_weeks_of_like_length():
     assert [named(week).split(":")[0] for week in WEEKS] == [
         f"Week {k}" for k in range(1, 13)
     ]
-    heads = ["Read", "In class", "Exercises", "Where it is hard"]
+    heads = ["Read", "In class", "Set", "Where it is hard"]
     for week in WEEKS:
         found = re.findall(r"^- \*\*(.*?)\.\*\*", week, re.M)
         assert [head for head in found if head in heads] == heads

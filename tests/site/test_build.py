@@ -32,7 +32,9 @@ def setter() -> mathematics.Setter:
 def formulas() -> list[tuple[str, bool]]:
     """Return every formula of the book: TeX, and whether it is displayed."""
     found = []
-    for path in [*sorted((ROOT / "chapters").glob("*.ipynb")), ROOT / "notation.md"]:
+    pages = [ROOT / "notation.md", ROOT / "course.md"]
+    pages += [ROOT / "advlib" / "exercises" / "catalogue.toml"]
+    for path in [*sorted((ROOT / "chapters").glob("*.ipynb")), *pages]:
         texts = [path.read_text()]
         if path.suffix == ".ipynb":
             cells = json.loads(texts[0])["cells"]

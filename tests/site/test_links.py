@@ -149,3 +149,17 @@ def test_address(site: Path, book: Path, notebook: str) -> None:
     where = f"https://colab.research.google.com/github/{slug}/blob/{config['branch']}"
     assert f"{where}/{notebook}.ipynb" in links
     assert config["url"].rstrip("/") in links
+
+
+def test_several_exercises_at_once(site: Path) -> None:
+    """Of "Exercises 1.1, 1.2 and 2a.3" each number is a link to its box."""
+    text = (site / "course.html").read_text(encoding="utf8")
+    wanted = r'<a class="[^"]*" href="chapters/([^"#]+)#exercise-([^"]+)">([^<]+)</a>'
+    links = re.findall(wanted, text)
+    single = [words for *_, words in links if re.fullmatch(r"\d+[a-c]?\.\d+", words)]
+    assert len(single) > 100
+    for page, anchor, words in links:
+        assert words.split("\u00a0")[-1].replace(".", "-") == anchor
+        assert f'id="exercise-{anchor}"' in (site / "chapters" / page).read_text("utf8")
+    rest = re.sub(r"<[^>]+>", "", re.sub(wanted, "", text))
+    assert not re.search(r"Exercises?[ \u00a0]\d", rest)

@@ -105,7 +105,7 @@ def test_a_choice_by_keyboard(page: Page, base: str) -> None:
 def test_several_right_options(page: Page, base: str) -> None:
     """What is chosen is answered, what is missing is counted and not given away."""
     found, options = form(page, base, SEVERAL), EXERCISES[SEVERAL].question.options
-    assert "Choose all that apply." in found.locator("legend").inner_text()
+    assert "Choose all that apply." in found.locator("legend").text_content()
     rights = [place for place, option in enumerate(options) if option.right]
     wrong = next(place for place, option in enumerate(options) if not option.right)
     for place in (wrong, rights[0]):
@@ -118,7 +118,7 @@ def test_several_right_options(page: Page, base: str) -> None:
     for place in (wrong, rights[1]):
         found.locator("label").nth(place).click()
     found.get_by_role("button").click()
-    assert found.locator(".reply .right").inner_text() == "Right."
+    assert found.locator(".reply .right").text_content() == "Right."
 
 
 @pytest.mark.parametrize("way", ["mouse", "keyboard"])
