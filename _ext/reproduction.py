@@ -73,7 +73,8 @@ def provenance(experiment: Experiment) -> str:
         )
     record = reproduced.record(experiment.record)
     seeds = ", ".join(map(str, record["seeds"])) or "none"
-    versions = [f"{k} {v}" for k, v in record["versions"].items() if k in NAMED]
+    kept = {k: v for k, v in record["versions"].items() if k in NAMED}
+    versions = [f"{k.replace('python', 'Python')} {v}" for k, v in kept.items()]
     day = committed(experiment.record)
     return (
         f"Made by `{experiment.made_by}` in {duration(record['seconds'])}"

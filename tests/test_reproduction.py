@@ -315,7 +315,12 @@ def test_tables_in_outputs():
 
 
 def test_unknown_marks_stop():
-    """A misspelt mark is no silent gap."""
+    """A misspelt mark, or an entry that no cell prints, is no silent gap."""
+    place = "02a_linear_models | worst-error | {} | clean"
+    shown = reproduction.fill(f"<!-- printed: {place.format('robust, box')} -->")
+    assert float(shown) < 0.01
+    with pytest.raises(KeyError, match="no table with"):
+        reproduction.fill(f"<!-- printed: {place.format('nobody')} -->")
     with pytest.raises(ValueError, match="unknown marks"):
         reproduction.fill("<!-- reproduction: sections -->")
 
