@@ -14,7 +14,6 @@ border.
 
 import argparse
 import base64
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -76,12 +75,6 @@ VERDICTS = """({name, images, labels, eps, nodes}) => images.map((text, i) => {
   const bound = Math.max(interval, crown, slopes, exact.lower);
   return {verdict: Sides.verdict(found), ...Sides.ends(found), bound};
 })"""
-
-
-def note(name: str) -> dict:
-    """Return the note of network ``name``, as the pages read it."""
-    text = (FOLDER / "data" / f"{name}.js").read_text()
-    return json.loads(text.split("] = ", 1)[1].rstrip().removesuffix(";"))
 
 
 def script(name: str, change: tuple[str, str] | None = None) -> str:
@@ -169,7 +162,7 @@ def agreement(
 
     ``count`` test images; the bounds by backward walks on the first ``heavy`` of them.
     """
-    model, rng = play.from_note(note(name)), np.random.default_rng(seed)
+    model, rng = play.from_note(play.stored(name)), np.random.default_rng(seed)
     images, labels = data.load("mnist").test
     chosen = torch.tensor(rng.choice(len(labels), count, replace=False))
     whole, y = (images[chosen] * 255).round().to(torch.uint8), labels[chosen]
@@ -221,7 +214,7 @@ def verdicts(
 
     ``nodes``: how many subproblems the page, and a hundred times more advlib, may use.
     """
-    model, rng = play.from_note(note(name)), np.random.default_rng(seed)
+    model, rng = play.from_note(play.stored(name)), np.random.default_rng(seed)
     whole, y, eps = inputs(model, count, rng)
     asked = {"name": name, "images": texts(whole), "labels": y.tolist()}
     found = page.evaluate(VERDICTS, asked | {"eps": eps.tolist(), "nodes": nodes})

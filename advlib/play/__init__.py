@@ -8,5 +8,7 @@ torch.
 """
 
 from advlib.play.notes import from_note, note
+from advlib.play.shown import Played, names, show
+from advlib.play.stored import images, stored
 
-__all__ = ["from_note", "note"]
+__all__ = ["Played", "from_note", "images", "names", "note", "show", "stored"]

@@ -36,9 +36,9 @@ def test_no_verdict_contradicts_branch_and_bound(engine, name: str) -> None:
 
 
 FAULTS = [  # with how many inputs and subproblems it shows
-    # the line above a ReLU too low, a price of the wrong sign, a corner, a threshold
+    # the line above a ReLU too low, a price below zero, a corner, a threshold
     ("offset[j] = -above[j] * l;", "offset[j] = 0;", 15, 0),
-    ("= -sign * Math.max(price, 0);", "= sign * Math.max(price, 0);", 15, 30),
+    ("= -sign * Math.max(price, 0);", "= -sign * price;", 15, 30),
     ("corner[i] = v[i] > 0 ? low : v[i]", "corner[i] = v[i] > 0 ? high : v[i]", 10, 0),
     ("const SURE = 1e-6;", "const SURE = -2;", 40, 0),
 ]
