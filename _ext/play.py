@@ -16,7 +16,8 @@ from sphinx.errors import ExtensionError
 
 SOURCE = Path(__file__).resolve().parent.parent / "advlib" / "play"
 CALL = re.compile(r"""\bplay\.show\(\s*["']([\w-]+)["']\s*\)""")
-COMMENT = re.compile(r"/\*.*?\*/\s*|^\s*// .*\n", re.S | re.M)
+INDENT = re.compile(r"^ +", re.M)
+COMMENT = re.compile(r"/\*.*?\*/\s*|^[ ]*// [^\n]*\n", re.S | re.M)
 
 
 class stage(nodes.General, nodes.Element):  # noqa: N801 (docutils names nodes so)
@@ -31,7 +32,7 @@ def files() -> dict[str, str]:
             name = path.relative_to(SOURCE / folder).as_posix()
             text = path.read_text(encoding="utf8")
             if folder == "js":
-                text = COMMENT.sub("", text)
+                text = INDENT.sub("", COMMENT.sub("", text))
             found[name if folder == "js" else f"data/{name}"] = text
     return found
 
