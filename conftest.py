@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     name = data.default().name
     os.environ["ADVLIB_DATASET"] = name
     os.environ.pop("ADVLIB_IMAGENET_FOLDER", None)  # not the committed outputs
+    os.environ["ADVLIB_PLAY"] = "static"  # figures as they are stored
     if config.getoption("nbval", default=False) and name != COMMITTED:
         config.option.nbval, config.option.nbval_lax = False, True
 

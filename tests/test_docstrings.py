@@ -244,6 +244,7 @@ ABOVE = {
     "bounds": FOUNDATION,
     "exact": FOUNDATION | {"attacks", "bounds"},
     "proof": FOUNDATION | {"bounds"},
+    "play": FOUNDATION | {"attacks", "bounds", "plot"},
     "units": FOUNDATION,
     "words": FOUNDATION | {"units", "results"},
     "training": INNER,

@@ -27,7 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 from advlib import data
 from advlib.files import atomic_write
 
-os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0")
+os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0", ADVLIB_PLAY="static")
 os.environ.pop("ADVLIB_IMAGENET_FOLDER", None)
 if "ADVLIB_DATA" in os.environ:
     os.environ["ADVLIB_DATA"] = os.path.abspath(os.environ["ADVLIB_DATA"])

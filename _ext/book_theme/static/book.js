@@ -22,8 +22,8 @@
     return copy.firstChild;
   };
   const scripts = {};
-  const load = name => scripts[name] ??= new Promise((done, failed) => {
-    const version = document.querySelector("script[src*='book.js']").src.split("?")[1];
+  const load = (name, stamp) => scripts[name] ??= new Promise((done, failed) => {
+    const version = stamp ?? document.querySelector("script[src*='book.js']").src.split("?")[1];
     document.head.append(make("script", {
       src: `${root}_static/${name}?${version}`, onload: done, onerror: failed,
     }));
@@ -138,6 +138,18 @@
   document.addEventListener("toggle", event => {
     if (event.target.matches?.("details")) all(scrolling, event.target).forEach(stop);
   }, true);
+
+  /* What can be played with: its scripts come when one is near. */
+  const playing = new IntersectionObserver(seen => {
+    for (const { target, isIntersecting } of seen) {
+      if (!isIntersecting) continue;
+      playing.unobserve(target);
+      load("play/start.js", `v=${target.dataset.version}`)
+        .then(() => window.Sides.start(target))
+        .catch(() => {}); // the printed figure stays
+    }
+  }, { rootMargin: "600px" });
+  for (const place of all("[data-play]")) playing.observe(place);
 
   /* A link into a closed box opens it. */
   const open = () => {

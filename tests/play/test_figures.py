@@ -1,0 +1,361 @@
+"""The figures in Chromium, from file://: hands, words, colours, weights."""
+
+import base64
+import gzip
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import Browser, Page
+
+from advlib import attacks, bounds, play, plot
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "_ext"))
+
+import pictures  # noqa: E402
+import play as places  # noqa: E402
+
+PAGE = """<!DOCTYPE html><html lang="en" data-theme="{mode}"><head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>play</title><link rel="stylesheet" href="book.css"></head><body><main><article>
+<h1>play</h1><div data-play="{name}"></div></article></main>
+<script src="start.js?v=1"></script>
+<script>Sides.start(document.querySelector("[data-play]"));</script></body></html>"""
+SMALL = """() => [...document.querySelectorAll('.sides :is(button, input)')]
+.filter(e => {
+  const {width, height} = e.getBoundingClientRect();
+  return e.checkVisibility() && Math.min(width, height) < 24;
+}).map(e => e.outerHTML)"""
+WIDER = """() => [...document.querySelectorAll('.sides, .sides *')].filter(e =>
+  e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with what the build writes, and a page for each figure."""
+    where = tmp_path_factory.mktemp("play")
+    for name, text in places.files().items():
+        path = where / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf8")
+    static = ROOT / "_ext" / "book_theme" / "static"
+    shutil.copy(static / "book.css", where)
+    shutil.copytree(static / "fonts", where / "fonts")
+    for name in ("squeeze", "playground"):
+        for mode in ("light", "dark"):
+            page = PAGE.format(name=name, mode=mode)
+            (where / f"{name}-{mode}.html").write_text(page, encoding="utf8")
+    return where
+
+
+@pytest.fixture
+def opened(browser: Browser, folder: Path) -> Iterator:
+    """Return a function that opens a figure; afterwards nothing has complained."""
+    said, contexts = [], []
+
+    def open_page(name: str, *, width=1440, mode="light", hash="", **more) -> Page:
+        view = {"width": width, "height": 900}
+        context = browser.new_context(viewport=view, **more)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: m.type == "error" and said.append(m.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("requestfailed", lambda request: said.append(request.url))
+        home = ("file://", "blob:", "data:")
+        page.on("request", lambda r: r.url.startswith(home) or said.append(r.url))
+        page.goto((folder / f"{name}-{mode}.html").as_uri() + hash)
+        page.wait_for_function("document.querySelector('.sides')?.dataset.verdict")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def stage(page: Page, script: str):
+    """Return what ``script`` says of the figure's stage, ``s``."""
+    return page.evaluate(f"() => {{ const s = document.querySelector('.sides').stage;"
+                         f" return {script}; }}")  # fmt: skip
+
+
+def verdict(page: Page) -> str:
+    """Return the verdict when everything has been computed."""
+    quiet = "document.querySelector('.sides').dataset.busy === 'false'"
+    page.wait_for_timeout(60)  # a change is drawn in the next frame
+    page.wait_for_function(quiet, timeout=20_000)
+    return page.locator(".sides .verdict b").inner_text()
+
+
+def strokes(kind: str, seed: int) -> list[list[tuple[float, float]]]:
+    """Return a digit as strokes in [0, 1], a little different for each ``seed``."""
+    rng = np.random.default_rng(seed)
+    lean, size = rng.uniform(-0.05, 0.05), rng.uniform(0.25, 0.35)
+    turn = [2 * math.pi * k / 14 for k in range(15)]
+    made = {
+        "one": [[(0.5 + lean, 0.5 - size), (0.5 - lean, 0.5 + size)]],
+        "seven": [[(0.3, 0.2), (0.7 + lean, 0.22), (0.45, 0.8)]],
+        "zero": [[(0.5 + 0.7 * size * math.sin(t), 0.5 - size * math.cos(t))
+                  for t in turn]],
+    }  # fmt: skip
+    return made[kind]
+
+
+def draw(page: Page, lines: list[list[tuple[float, float]]]) -> None:
+    """Draw ``lines`` on the pad by mouse."""
+    pad = page.locator(".pens canvas")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    for line in lines:
+        points = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+                  for x, y in line]  # fmt: skip
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point, steps=3)
+        page.mouse.up()
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("one", 0), ("seven", 1), ("zero", 2)])
+def test_a_drawing_is_held_as_advlib_holds_it(opened, kind: str, seed: int) -> None:
+    """Drawn by mouse: like MNIST's in size and place; all numbers are advlib's."""
+    page = opened("playground")
+    draw(page, strokes(kind, seed))
+    said = verdict(page)
+    drawn, found = stage(page, "({x: [...s.image().x], label: s.image().label})"), None
+    found = stage(page, "JSON.parse(JSON.stringify(s.found()))")
+    x = torch.tensor(drawn["x"]).double().view(1, 1, 28, 28)
+    ink = x[0, 0].nonzero().double()
+    assert 18 <= (ink.max(0).values - ink.min(0).values).max() <= 21
+    middle = (x[0, 0].sum(1) @ torch.arange(28.0).double()) / x.sum()
+    assert abs(float(middle) - 13.5) < 0.3
+    model, y = play.from_note(play.stored("standard")), torch.tensor([drawn["label"]])
+    others = torch.arange(10) != drawn["label"]
+    z = model(x)[0]
+    assert int(z.argmax()) == drawn["label"]
+    expected = {
+        "clean": z[drawn["label"]] - z[others].max(),
+        "interval": bounds.interval_margins(model, x, y, 0.05)[0, others].min(),
+        "crown": bounds.crown_margins(model, x, y, 0.05)[0, others].min(),
+        "slopes": bounds.alpha_crown_margins(model, x, y, 0.05)[0, others].min(),
+    }
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(float(value), abs=1e-4), name
+    delta = attacks.pgd_linf(model, x, y, 0.05, alpha=2.5 * 0.05 / 40, num_steps=40)
+    end = model(x + delta)[0]
+    assert found["attack"] <= float(end[drawn["label"]] - end[others].max()) + 1e-3
+    assert found["exact"]["lower"] <= found["attack"] + 1e-9
+    sides = max(found["slopes"], found["exact"]["lower"]), found["exact"]["upper"]
+    assert said == (
+        "fooled" if sides[1] <= 0 else "safe" if sides[0] > 1e-6 else "open"
+    )
+
+
+def test_keys_draw_as_the_mouse_does(opened) -> None:
+    """Space, arrows and Backspace; the same pixels as a line of the mouse."""
+    page = opened("playground")
+    page.locator(".pens canvas").focus()
+    page.keyboard.press("Space")
+    for _ in range(12):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    verdict(page)
+    typed = stage(page, "s.get().drawing")
+    assert stage(page, "s.get().digit") == "own"
+    page.get_by_role("button", name="Clear").click()
+    draw(page, [[(0.5, 0.3), (0.5, 0.3 + 12 / 28)]])
+    verdict(page)
+    assert stage(page, "s.get().drawing") == typed
+    page.locator(".pens canvas").focus()
+    page.keyboard.press("Backspace")
+    verdict(page)
+    assert stage(page, "Math.max(...s.image().x)") == 0
+
+
+def test_the_address_remembers(opened) -> None:
+    """A drawing, radius, label and network come back from the hash, as they were."""
+    page = opened("playground")
+    draw(page, strokes("seven", 4))
+    page.get_by_role("radio", name="intervals").check()
+    page.get_by_role("slider").fill("0.12")
+    page.get_by_role("group", name="label of your drawing").get_by_role(
+        "radio", name="3", exact=True
+    ).check()
+    first = verdict(page)
+    page.wait_for_function("location.hash.includes('label=3')")
+    kept, hash = stage(page, "s.get()"), page.evaluate("location.hash")
+    assert len(hash) < 600
+    again = opened("playground", hash=hash)
+    assert stage(again, "s.get()") == kept
+    assert verdict(again) == first == "misread"
+    broken = opened("playground", hash="#eps=7&net=other&draw=!&digit=x&label=99")
+    assert stage(broken, "s.get()") == stage(opened("playground"), "s.get()")
+
+
+def test_sliding_and_switching(opened) -> None:
+    """By keys and mouse: safe at 0, fooled at the end; intervals close the band."""
+    page = opened("squeeze")
+    slider = page.get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert verdict(page) == "safe"
+    page.keyboard.press("ArrowRight")
+    assert stage(page, "s.get().eps") == 0.005
+    page.keyboard.press("End")
+    assert verdict(page) == "fooled"
+    words = page.locator(".sides [role=status]")
+    page.wait_for_timeout(600)  # it waits until the reader pauses
+    before = words.inner_text()
+    slider.fill("0.1")
+    assert verdict(page) == "fooled"
+    page.get_by_role("radio", name="intervals").click()
+    assert verdict(page) == "safe"
+    ends = stage(page, "Sides.ends(s.found())")
+    assert ends["lower"] > 0
+    page.wait_for_timeout(600)
+    assert words.inner_text() != before
+    assert "safe" in words.inner_text()
+    assert "between" in page.locator(".sides svg").last.get_attribute("aria-label")
+
+
+def test_touch(opened) -> None:
+    """On a phone: a finger draws and taps; the page does not scroll meanwhile."""
+    page = opened("playground", width=390, has_touch=True, is_mobile=True, mode="dark")
+    page.get_by_role("radio", name="PGD", exact=True).tap()
+    box = page.locator(".pens canvas").bounding_box()
+    touch = page.context.new_cdp_session(page)
+    x, top = box["x"] + box["width"] / 2, box["y"] + 0.2 * box["height"]
+    before = page.evaluate("scrollY")
+    for kind, part in [("Start", 0), ("Move", 0.3), ("Move", 0.6), ("End", None)]:
+        points = [] if part is None else [{"x": x, "y": top + part * box["height"]}]
+        touch.send(
+            "Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points}
+        )
+    verdict(page)
+    assert stage(page, "s.get().net") == "pgd"
+    assert stage(page, "s.get().digit") == "own"
+    assert stage(page, "Math.max(...s.image().x)") == 1
+    assert page.evaluate("scrollY") == before
+
+
+def test_the_convolutional_network_comes_when_chosen(opened) -> None:
+    """It is not loaded before; its numbers come from the helper."""
+    page = opened("playground", hash="#eps=0.1&digit=3&net=standard")
+    assert page.evaluate("Sides.notes.cnn === undefined")
+    page.get_by_role("radio", name="PGD, convolutional").click()
+    page.wait_for_function(
+        "document.querySelector('.sides').stage.found()?.slopes > 5", timeout=20_000
+    )
+    assert verdict(page) == "safe"
+
+
+@pytest.mark.parametrize("name", ["squeeze", "playground"])
+@pytest.mark.parametrize(("width", "mode"), [(320, "light"), (390, "dark")])
+def test_narrow_pages(opened, name: str, width: int, mode: str) -> None:
+    """Nothing is wider than the window, everything can be tapped."""
+    page = opened(name, width=width, mode=mode)
+    verdict(page)
+    assert page.evaluate(WIDER) == []
+    assert page.evaluate(SMALL) == []
+
+
+def test_colours_are_those_of_the_printed_figures(opened) -> None:
+    """Light as in ``plot``, dark as the build turns them."""
+    look = opened("squeeze").evaluate("Sides.look")
+    for name, light in look["light"].items():
+        color = (plot.COLORS | plot.METHODS)[name]
+        rgb = np.array([[int(color[k : k + 2], 16) for k in (1, 3, 5)]], float)
+        turned = pictures.in_the_dark(rgb)[0].astype(int)
+        assert light == color
+        assert look["dark"][name] == "#{:02X}{:02X}{:02X}".format(*turned)
+
+
+def packed(texts: list[str]) -> float:
+    """Return the kB of ``texts``, each compressed as a server does."""
+    return sum(len(gzip.compress(text.encode(), 6)) for text in texts) / 1000
+
+
+def test_weights() -> None:
+    """The interactive part of a chapter, and the playground with all it may load."""
+    files = places.files()
+    common = [t for name, t in files.items() if "/" not in name and name != "pen.js"]
+    squeeze = [files["figures/squeeze.js"], files["data/digits.js"]]
+    squeeze += [files[f"data/{net}.js"] for net in ("standard", "pgd", "ibp")]
+    assert 20 < packed(common + squeeze) <= 65
+    first = [*common, files["figures/squeeze.js"], files["data/digits.js"]]
+    assert packed([*first, files["data/standard.js"]]) <= 60
+    assert packed(list(files.values())) <= 400
+
+
+def test_the_page_answers_at_once(engine) -> None:
+    """Forty steps, intervals and CROWN within 50 ms, the least of ten runs."""
+    least = engine.evaluate("""() => Math.min(...Array.from({length: 10}, (_, k) => {
+      const x = Float64Array.from({length: 784}, (_, i) => (i * 37 + k) % 11 / 10);
+      const begin = performance.now();
+      Sides.quick(net('standard'), x, 3, .1);
+      Sides.linear(net('standard'), x, 3, .1);
+      return performance.now() - begin;
+    }))""")
+    assert least <= 50
+
+
+def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Static: the picture alone; else the figure, too. An unknown name is refused."""
+    assert play.names() == ["squeeze"]
+    monkeypatch.setenv("ADVLIB_PLAY", "static")
+    data, _ = play.show("squeeze")._repr_mimebundle_()
+    assert set(data) == {"image/png", "text/plain"}
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    monkeypatch.delenv("ADVLIB_PLAY")
+    data, _ = play.show("squeeze")._repr_mimebundle_()
+    assert data["text/html"].count("<script>") == data["text/html"].count("</script>")
+    with pytest.raises(ValueError, match="squeeze"):
+        play.show("other")
+    with pytest.raises(ValueError, match="digits"):
+        play.stored("other")
+
+
+def test_a_notebook_shows_it_alive(browser: Browser, tmp_path: Path) -> None:
+    """The output of a cell alone, twice on one page, loads nothing and works."""
+    from advlib.play.shown import html
+
+    file = tmp_path / "cells.html"
+    cells = html("squeeze") + html("squeeze")
+    file.write_text(f"<!DOCTYPE html><meta charset=utf-8>{cells}", encoding="utf8")
+    page, asked, said = browser.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(file.as_uri())
+    page.wait_for_function("document.querySelectorAll('[data-verdict]').length === 2")
+    page.close()
+    assert [url for url in asked if not url.startswith("blob:")] == [file.as_uri()]
+    assert said == []
+
+
+def test_every_figure_has_both_halves(opened) -> None:
+    """A static one and one that moves, which names no more data than Python gives."""
+    from advlib.play.figures import squeeze
+
+    page = opened("squeeze")
+    needs = page.evaluate("Sides.figures.squeeze.needs")
+    assert set(needs) <= set(squeeze.NEEDS)
+    moving = {Path(name).stem for name in places.files() if "figures/" in name}
+    assert moving == {*play.names(), "playground"}
+
+
+def test_places_in_pages() -> None:
+    """A call in a cell is found, with either quote; an unknown figure stops."""
+    assert places.CALL.findall("play.show('squeeze')\nplay.show( \"a-b\" )") == [
+        "squeeze", "a-b",
+    ]  # fmt: skip
+    assert json.dumps("squeeze") in places.place("squeeze", "abc")
+    with pytest.raises(Exception, match="no figure 'other'"):
+        places.place("other", "abc")
