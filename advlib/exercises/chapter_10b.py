@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from advlib.exercises.core import Exercise
-from advlib.exercises.judging import Case, Task, array, shaped
+from advlib.exercises.judging import Case, Task, shaped
 
 Array = np.ndarray
 Shape = tuple[int, int, int]
@@ -90,8 +90,8 @@ def _read(value: object, case: Case) -> Array:
     count = len(_convolutions(case[0]))
     if isinstance(value, dict):
         value = list(value.values())
-    if isinstance(value, float) or (value is not None and array(value).size == 1):
-        value = [float(array(value).ravel()[0])]
+    if count == 1 and isinstance(value, float):
+        value = [value]
     return shaped(value, (count,), "one norm for each convolution")
 
 

@@ -102,7 +102,7 @@ GAP = Task(
             partial(_gap, again=False)
         ),
     },
-    tolerance=2e-3,
+    tolerance=1e-5,
 )
 
 

@@ -151,7 +151,7 @@ WATER = _task(
 def _cases(rng: np.random.Generator, radii: list[float]) -> list[Case]:
     """One image for each of the ``radii``, larger ones last; the box matters."""
     made = []
-    for d, eps in zip((2, 3, 5, 8, 12), radii, strict=True):
+    for d, eps in zip((2, 3, 5, 6, 7, 8, 12), radii, strict=True):
         w, x = rng.standard_normal(d) / 4, rng.random(d)
         x[0], w[-1] = (w[0] < 0) * 1.0, w[-1] * 12  # no room; the steepest pixel
         x[-1] = 0.4 + 0.2 * x[-1]
@@ -180,15 +180,15 @@ def _either_kind(answer: object) -> object:
 
 
 def _judge_l1(answer: object, rng: np.random.Generator) -> str:
-    FILL.judge(_either_kind(answer), _cases(rng, [0.2, 1.1, 1.5, 2.5, 30.0]))
-    return "the smallest w . delta that ball and box allow, five times"
+    FILL.judge(_either_kind(answer), _cases(rng, [0.2, 1.1, 1.5, 0.9, 1.3, 2.5, 30.0]))
+    return "the smallest w . delta that ball and box allow, seven times"
 
 
 def _judge_l2(answer: object, rng: np.random.Generator) -> str:
     if answer is None:
         raise NotYet("hand in the function of (w, x, eps), not None")
-    WATER.judge(_either_kind(answer), _cases(rng, [0.2, 0.7, 1.0, 1.2, 20.0]))
-    return "the smallest w . delta that ball and box allow, five times"
+    WATER.judge(_either_kind(answer), _cases(rng, [0.2, 0.7, 1.0, 0.8, 0.9, 1.2, 20.0]))
+    return "the smallest w . delta that ball and box allow, seven times"
 
 
 WANTED = (

@@ -38,10 +38,6 @@ def _images(net: nn.Module, x: Tensor, y: Tensor, share: float) -> Tensor:
     return x + _run(net, x, y, share)
 
 
-def _percent(net: nn.Module, x: Tensor, y: Tensor, share: float) -> Tensor:
-    return _run(net, x, y, share / 100)
-
-
 def _other_ball(net: nn.Module, x: Tensor, y: Tensor, share: float) -> Tensor:
     return attacks.pgd_l2(net, x, y, EPS, alpha=STEP, num_steps=STEPS)
 
@@ -65,7 +61,6 @@ ATTACK = Task(
             _fixed, always=0.0
         ),
         "the share is ignored: it is always 0.1": partial(_fixed, always=0.1),
-        "the share is a number from 0 to 1, not a percentage": _percent,
         "alpha is the l1 length of a step, here 1: yours is 0.1": partial(
             _run, alpha=0.1
         ),

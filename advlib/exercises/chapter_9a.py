@@ -1,6 +1,6 @@
 """Chapter 9a: read two answers from the records, with intervals."""
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from scipy import stats
@@ -18,6 +18,7 @@ CELLS = tuple(
 )
 
 
+@cache
 def _rows(record: str, cell: tuple[str, str], trained: bool) -> list[dict]:
     """The networks of a cell, one for each seed."""
     rows = results.load(record)["data"]["rows"]
