@@ -21,7 +21,7 @@ COMMENT = re.compile(r"/\*.*?\*/\s*|^[ ]*// [^\n]*\n", re.S | re.M)
 
 
 class stage(nodes.General, nodes.Element):  # noqa: N801 (docutils names nodes so)
-    """A place for the figure ``name``."""
+    """A place for the figure ``name``; its children are words that need it."""
 
 
 def files() -> dict[str, str]:
@@ -51,13 +51,16 @@ def place(name: str, stamp: str) -> str:
 
 
 class Play(Directive):
-    """``{play} NAME``: a place for a figure."""
+    """``{play} NAME``: a place for a figure, with the words that need it as content."""
 
     required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         """Leave a place, to be filled for web pages only."""
-        return [stage("", name=self.arguments[0])]
+        words = nodes.container("", classes=["needs-script"])
+        self.state.nested_parse(self.content, self.content_offset, words)
+        return [stage("", words, name=self.arguments[0])]
 
 
 def shown(doctree) -> None:
@@ -83,7 +86,7 @@ def fill(app, doctree, _):
             node.parent.remove(node)
             continue
         made = place(node["name"], app.builder.book_play)
-        node.replace_self(nodes.raw("", made, format="html"))
+        node.replace_self([*node.children, nodes.raw("", made, format="html")])
 
 
 def begin(app):

@@ -247,14 +247,15 @@ def test_touch(opened) -> None:
 
 
 def test_the_convolutional_network_comes_when_chosen(opened) -> None:
-    """It is not loaded before; its numbers come from the helper."""
-    page = opened("playground", hash="#eps=0.1&digit=3&net=standard")
+    """It is not loaded before; its numbers come from the helper, and are advlib's."""
+    page = opened("playground", hash="#eps=0.1&digit=0&net=standard")
     assert page.evaluate("Sides.notes.cnn === undefined")
     page.get_by_role("radio", name="PGD, convolutional").click()
-    page.wait_for_function(
-        "document.querySelector('.sides').stage.found()?.slopes > 5", timeout=20_000
-    )
+    page.wait_for_function("Sides.notes.cnn", timeout=20_000)
     assert verdict(page) == "safe"
+    model, x = play.from_note(play.stored("cnn")), play.images("digits")[:1]
+    crown = bounds.crown_margins(model, x, torch.tensor([0]), 0.1)[0, 1:].min()
+    assert stage(page, "s.found().crown") == pytest.approx(float(crown), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["squeeze", "playground"])
