@@ -153,7 +153,8 @@ def main(arguments: list[str]) -> None:
         shown = [o for c in nb.cells for o in c.get("outputs", []) if "ename" in o]
         meant = sum("raises-exception" in c.metadata.get("tags", []) for c in nb.cells)
         if len(shown) > meant:
-            sys.exit(f"{path}: a figure could not be shown: {shown[-1].evalue}")
+            said = "; ".join(output.evalue for output in shown)
+            sys.exit(f"{path}: {len(shown)} errors, {meant} are meant: {said}")
         write(normalise(nb), path)
         print(f"{path}: {time.perf_counter() - began:.0f} s")
 

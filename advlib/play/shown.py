@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import matplotlib.pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 HERE = Path(__file__).parent
 ORDER = ("start", "network", "attack", "bounds", "search", "both", "worker", "look",
@@ -49,26 +50,26 @@ class Played:
     def __repr__(self) -> str:
         return f"play.show({self.name!r})"
 
-    def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
-        picture, size = _picture(self.name)
-        data = {"image/png": picture, "text/plain": repr(self)}
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        data = {"image/png": _picture(self.name), "text/plain": repr(self)}
         if os.environ.get("ADVLIB_PLAY") != "static":
             data["text/html"] = html(self.name)
-        return data, {"image/png": size}
+        return data
 
 
-def _picture(name: str) -> tuple[str, dict[str, int]]:
-    """Return the static picture as PNG in base64, and its size on the page."""
+def _picture(name: str) -> str:
+    """Return the static picture as PNG in base64, drawn as a notebook draws others."""
     figure = _module(name).draw()
     plt.close(figure)  # else the notebook shows it a second time
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()  # its layout settles
     try:
         from IPython.core import pylabtools
     except ImportError:
         stored = io.BytesIO()
         figure.savefig(stored, format="png", bbox_inches="tight")
-        return b64encode(stored.getvalue()).decode(), {}
-    made, size = pylabtools.retina_figure(figure, base64=True)
-    return made, size
+        return b64encode(stored.getvalue()).decode()
+    return pylabtools.print_figure(figure, "png", base64=True)
 
 
 def html(name: str) -> str:

@@ -312,11 +312,11 @@ def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """Static: the picture alone; else the figure, too. An unknown name is refused."""
     assert play.names() == ["squeeze"]
     monkeypatch.setenv("ADVLIB_PLAY", "static")
-    data, _ = play.show("squeeze")._repr_mimebundle_()
+    data = play.show("squeeze")._repr_mimebundle_()
     assert set(data) == {"image/png", "text/plain"}
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     monkeypatch.delenv("ADVLIB_PLAY")
-    data, _ = play.show("squeeze")._repr_mimebundle_()
+    data = play.show("squeeze")._repr_mimebundle_()
     assert data["text/html"].count("<script>") == data["text/html"].count("</script>")
     with pytest.raises(ValueError, match="squeeze"):
         play.show("other")
