@@ -93,7 +93,6 @@ def hero(app, uri) -> str:
     first = chapters(app)[0][1]
     url = address(app)
     buttons = [(uri(first), "Start reading", "first"), ("#map", "The map", "")]
-    buttons.insert(1, (uri("playground"), "Playground", ""))
     if url:
         branch = app.config.html_theme_options.get("repository_branch", "main")
         colab = "https://colab.research.google.com/github"

@@ -360,3 +360,50 @@ def test_places_in_pages() -> None:
     assert json.dumps("squeeze") in places.place("squeeze", "abc")
     with pytest.raises(Exception, match="no figure 'other'"):
         places.place("other", "abc")
+
+
+def test_a_chapter_gets_its_place(tmp_path: Path) -> None:
+    """A cell with a stored picture: a place after it, on the web page alone."""
+    import nbformat
+    from sphinx.application import Sphinx
+
+    picture = ROOT / "_ext" / "book_theme" / "static" / "landing" / "image.png"
+    png = base64.b64encode(picture.read_bytes()).decode()
+    output = nbformat.v4.new_output(
+        "execute_result", {"image/png": png}, execution_count=1
+    )
+    code = "from advlib import play\nplay.show('squeeze')"
+    mystnb = {"figure": {"name": "squeeze", "caption": "A caption."}}
+    cell = nbformat.v4.new_code_cell(code, outputs=[output], execution_count=1)
+    cell.metadata = {"tags": ["hide-input"], "mystnb": mystnb}
+    title = nbformat.v4.new_markdown_cell("# A chapter")
+    notebook = nbformat.v4.new_notebook(cells=[title, cell])
+    nbformat.write(notebook, tmp_path / "index.ipynb")
+    settings = {"extensions": ["myst_nb", "play"], "nb_execution_mode": "off"}
+    for builder in ("html", "text"):
+        out = tmp_path / builder
+        app = Sphinx(tmp_path, None, out, tmp_path / "trees", builder, settings,
+                     status=None, warning=None, freshenv=True)  # fmt: skip
+        app.build()
+    assert "data-play" not in (tmp_path / "text" / "index.txt").read_text()
+    made = (tmp_path / "html" / "index.html").read_text()
+    assert made.count('data-play="squeeze"') == 1
+    assert made.index("<figure") < made.index('data-play="squeeze"')
+    assert (tmp_path / "html" / "_static" / "play" / "start.js").is_file()
+
+
+def test_it_stands_where_the_printed_one_does(browser: Browser, folder: Path) -> None:
+    """On the screen in place of the picture, with its caption; on paper the picture."""
+    plain = (folder / "squeeze-light.html").read_text(encoding="utf8")
+    figure = '<figure><div class="scroll picture"><img alt="a" width="9"></div>'
+    figure += "<figcaption>caption</figcaption></figure><div data-play"
+    file = folder / "chapter.html"
+    file.write_text(plain.replace("<div data-play", figure), encoding="utf8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    page.wait_for_selector("figure > .sides + figcaption")
+    assert not page.locator(".picture").is_visible()
+    page.emulate_media(media="print")
+    assert page.locator(".picture").is_visible()
+    assert not page.locator(".sides").is_visible()
+    page.close()

@@ -26,7 +26,13 @@ html[data-theme="dark"] .sides { ${list(dark)} }
 .sides > .title { font-weight: 700; margin: 0 0 .6rem; }
 .sides .row { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: end; margin: 0 0 .7rem; padding: 0; text-indent: 0; }
 .sides .panels { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .7rem; margin: 0 0 .8rem; }
-@container (max-width: 30rem) { .sides .panels { gap: .4rem; } .sides .panel { display: flex; flex-direction: column; justify-content: end; } .sides .panel > .name { font-size: .8em; line-height: 1.25; } }
+@container (max-width: 30rem) {
+  .sides .panels { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .4rem; }
+  .sides .panel { display: flex; flex-direction: column; justify-content: end; }
+  .sides .panel > .name { font-size: .8em; line-height: 1.25; }
+  .sides .panel:last-child { grid-column: 1 / -1; flex-direction: row; align-items: center; justify-content: start; gap: 1rem; }
+  .sides .panel:last-child svg { width: 8rem; }
+}
 .sides .panel { margin: 0; min-width: 0; }
 .sides .panel > .name { margin: 0 0 .25rem; font-size: .92em; min-height: 1.4em; }
 .sides canvas { display: block; width: 100%; aspect-ratio: 1; image-rendering: pixelated; border-radius: .25rem; border: 1px solid var(--s-line); background: #000; }

@@ -93,6 +93,7 @@
     } });
     const context = canvas.getContext("2d");
     let strokes = [], behind = null, pen = [.5, .3], down = false, waiting = false;
+    let byHand = false; // no cross for a mouse or a finger
 
     const paint = () => {
       context.fillStyle = "#000";
@@ -109,7 +110,7 @@
         if (points.length === 1) context.lineTo(side * points[0][0] + .1, side * points[0][1]);
         context.stroke();
       }
-      if (document.activeElement === canvas && canvas.matches(":focus-visible")) {
+      if (!byHand && document.activeElement === canvas) {
         const [x, y] = pen.map(v => side * v);
         Object.assign(context, { strokeStyle: down ? "#ff9d5c" : "#6bbaf0", lineWidth: 3 });
         context.beginPath();
@@ -130,6 +131,7 @@
     const inside = ([x, y]) => [x, y].map(v => Math.min(Math.max(v, 0), 1));
     stage.drag(canvas, {
       move(x, y, kind) {
+        byHand = true;
         if (kind === "start") {
           behind = null;
           strokes.push([]);
@@ -138,6 +140,7 @@
         update();
       },
       key(dx, dy) {
+        byHand = false;
         pen = inside([pen[0] + step * dx, pen[1] + step * dy]);
         if (down) {
           strokes.at(-1).push(pen);
@@ -147,6 +150,7 @@
     });
     canvas.addEventListener("keydown", event => {
       if (event.key === " ") {
+        byHand = false;
         down = !down;
         if (down) {
           behind = null;
@@ -158,7 +162,7 @@
       event.preventDefault();
     });
     for (const kind of ["focus", "blur"]) canvas.addEventListener(kind, () => {
-      if (kind === "blur") down = false;
+      if (kind === "blur") down = byHand = false;
       paint();
     });
     const undo = () => {
