@@ -1,8 +1,6 @@
 """What ``show`` returns: a picture to be stored, and, where it can move, the figure."""
 
-import io
 import os
-from base64 import b64encode
 from html import escape
 from importlib import import_module
 from itertools import count
@@ -63,12 +61,8 @@ def _picture(name: str) -> str:
     plt.close(figure)  # else the notebook shows it a second time
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # its layout settles
-    try:
-        from IPython.core import pylabtools
-    except ImportError:
-        stored = io.BytesIO()
-        figure.savefig(stored, format="png", bbox_inches="tight")
-        return b64encode(stored.getvalue()).decode()
+    from IPython.core import pylabtools  # it is there: a notebook asks
+
     return pylabtools.print_figure(figure, "png", base64=True)
 
 

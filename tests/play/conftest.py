@@ -1,30 +1,12 @@
-"""One browser for the figures that the reader plays with, and the engine in a page."""
+"""The engine in a page, for the figures that the reader plays with."""
 
-import shutil
 from collections.abc import Iterator
 
 import check_play
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from advlib import data
-
-BROWSERS = ("chromium", "google-chrome", "chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-sync"]
-FLAGS += ["--disable-component-update", "--no-first-run"]
-FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # stay local
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Start one browser for all tests, or skip."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,24 +2,18 @@
 
 import datetime
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import weigh
 import yaml
-from playwright.sync_api import Browser, sync_playwright
 
 DEFAULT = Path(__file__).resolve().parents[2] / "_build" / "html"
 SITE = Path(os.environ.get("ADVLIB_SITE", DEFAULT)).resolve()
 BOOK = SITE.parents[1]  # the folder with _config.yml and _toc.yml
 
 TURNS = 7  # in a week every page has been in the sample
-BROWSERS = ("chromium", "google-chrome", "chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-sync"]
-FLAGS += ["--disable-component-update", "--no-first-run"]
-FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # stay local
 
 
 def _toc() -> list[str]:
@@ -64,18 +58,6 @@ def base(site: Path) -> Iterator[str]:
     """Serve the site on this machine; yield its address."""
     with weigh.served(site) as address:
         yield address
-
-
-@pytest.fixture(scope="session")
-def browser(site: Path) -> Iterator[Browser]:
-    """Start one browser for all tests, or skip."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
