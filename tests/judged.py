@@ -1,5 +1,9 @@
 """What the tests of the exercises share: answers, seeds, messages."""
 
+from collections.abc import Callable
+
+import pytest
+
 from advlib import exercises
 
 SEEDS = (0, 1, 2)
@@ -36,3 +40,25 @@ def are_enough(rights: Rights, wrongs: Wrongs) -> None:
     assert set(rights) == set(wrongs)
     assert all(len(answers) >= 2 for answers in rights.values())
     assert all(len({said for _, said in pairs}) >= 2 for pairs in wrongs.values())
+
+
+def judging_tests(
+    rights: Rights, wrongs: Wrongs
+) -> tuple[Callable, Callable, Callable]:
+    """Return the three tests that every file of answers has."""
+
+    def there_are_two_of_each():
+        """Right answers and wrong ones."""
+        are_enough(rights, wrongs)
+
+    @pytest.mark.parametrize(("number", "answer"), each_right(rights))
+    def right_answers(number, answer):
+        """They pass with three seeds."""
+        is_right(number, answer)
+
+    @pytest.mark.parametrize(("number", "answer", "said"), each_wrong(wrongs))
+    def wrong_answers(number, answer, said):
+        """They fail, for the reason that the message gives."""
+        is_wrong(number, answer, said)
+
+    return there_are_two_of_each, right_answers, wrong_answers

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from judged import are_enough, each_right, each_wrong, is_right, is_wrong
+from judged import is_right, judging_tests
 from scipy import stats
 from scipy.optimize import linprog
 from torch import nn
@@ -299,21 +299,9 @@ WRONG = {
 }
 
 
-def test_there_are_two_of_each():
-    """Right answers and wrong ones."""
-    are_enough(RIGHT, WRONG)
-
-
-@pytest.mark.parametrize(("number", "answer"), each_right(RIGHT))
-def test_right_answers(number, answer):
-    """They pass with three seeds."""
-    is_right(number, answer)
-
-
-@pytest.mark.parametrize(("number", "answer", "said"), each_wrong(WRONG))
-def test_wrong_answers(number, answer, said):
-    """They fail, for the reason that the message gives."""
-    is_wrong(number, answer, said)
+test_there_are_two_of_each, test_right_answers, test_wrong_answers = judging_tests(
+    RIGHT, WRONG
+)
 
 
 def test_the_toy_of_the_checker_is_that_of_the_chapter():

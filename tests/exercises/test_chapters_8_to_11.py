@@ -5,10 +5,9 @@ import math
 from functools import partial
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
-from judged import are_enough, each_right, each_wrong, is_right, is_wrong
+from judged import judging_tests
 from scipy import optimize, stats
 from torch import nn
 
@@ -376,18 +375,6 @@ WRONG = {
 }
 
 
-def test_there_are_two_of_each():
-    """Right answers and wrong ones."""
-    are_enough(RIGHT, WRONG)
-
-
-@pytest.mark.parametrize(("number", "answer"), each_right(RIGHT))
-def test_right_answers(number, answer):
-    """They pass with three seeds."""
-    is_right(number, answer)
-
-
-@pytest.mark.parametrize(("number", "answer", "said"), each_wrong(WRONG))
-def test_wrong_answers(number, answer, said):
-    """They fail, for the reason that the message gives."""
-    is_wrong(number, answer, said)
+test_there_are_two_of_each, test_right_answers, test_wrong_answers = judging_tests(
+    RIGHT, WRONG
+)
