@@ -21,6 +21,7 @@ _draw = tools.print_figure
 
 def boxes(fig: Figure, size: tuple[int, int]) -> list[list[int]]:
     """Return where pictures stand in ``fig``, drawn as a PNG of ``size`` pixels."""
+    fig.set_layout_engine("none")  # as it was drawn: another pass moves some figures
     fig.draw_without_rendering()
     renderer = fig.canvas.get_renderer()
     pad = mpl.rcParams["savefig.pad_inches"]

@@ -11,8 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 HERE = Path(__file__).parent
-ORDER = ("start", "network", "attack", "bounds", "search", "both", "worker", "look",
-         "stage", "draw", "axis")  # fmt: skip
+BASE = ("start", "look", "stage", "draw")
 _number = count(1)
 
 
@@ -71,9 +70,9 @@ def html(name: str) -> str:
 
     Raises ``ValueError`` for an unknown name.
     """
-    needs = _module(name).NEEDS
-    files = [HERE / "js" / f"{part}.js" for part in ORDER]
-    files += [HERE / "data" / f"{part}.js" for part in needs]
+    figure = _module(name)
+    files = [HERE / "js" / f"{part}.js" for part in (*BASE, *figure.USES)]
+    files += [HERE / "data" / f"{part}.js" for part in figure.NEEDS]
     files.append(HERE / "js" / "figures" / f"{name}.js")
     scripts = [path.read_text(encoding="utf8") for path in files]
     place = f"play-{os.getpid()}-{next(_number)}"

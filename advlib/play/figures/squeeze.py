@@ -11,6 +11,7 @@ from advlib import attacks, bounds, plot
 from advlib.play.notes import from_note
 from advlib.play.stored import images, stored
 
+USES = ("network", "attack", "bounds", "search", "both", "worker", "axis")
 NEEDS = ("digits", "standard", "pgd", "ibp")
 DIGIT = 7
 RADII = np.linspace(0, 0.3, 16)

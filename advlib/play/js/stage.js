@@ -4,6 +4,7 @@
 
      Sides.figures.NAME = {
        title: "what it is",             // shown above; optional
+       uses: ["network", "attack"],     // scripts of this folder beside look, stage, draw
        needs: ["standard", "digits"],   // files of data that are there before it starts
        state: { eps: .1 },              // what it remembers, with its first values
        build(stage) {                   // once: controls and drawings
@@ -44,9 +45,10 @@
     const redraw = () => {
       if (asked || !draw) return;
       asked = true;
-      requestAnimationFrame(() => {
+      requestAnimationFrame(async () => {
         asked = false;
-        draw({ ...state });
+        await draw({ ...state });
+        host.dataset.ready = ""; // it has been drawn once
       });
     };
     const follow = () => {

@@ -13,34 +13,23 @@
       onerror: () => failed(new Error(`${file} could not be loaded`)),
     }));
   });
-  const have = {
-    part: name => Sides.parts[name], kit: name => Sides[name],
-    figure: name => Sides.figures[name],
-  };
-  const kit = [
-    ["part", "network"], ["part", "attack"], ["part", "bounds"], ["part", "search"],
-    ["part", "both"], ["kit", "helper", "worker"], ["kit", "look"], ["kit", "stage"],
-    ["kit", "draw"], ["kit", "squeezeAxis", "axis"],
-  ];
+  // what stands where once the script of this name has run
+  const have = name => Sides[{ worker: "helper", axis: "held" }[name] ?? name] ?? Sides.parts[name];
+  const base = ["look", "stage", "draw"];
 
-  /** Load files of data by name: a network's note, or images. */
-  Sides.need = names => Promise.all(names.map(name =>
-    Sides.notes?.[name] || Sides.images?.[name] ? null : load(`data/${name}.js`)));
+  /** Load files of data by name: a network's note, images, or a record. */
+  Sides.need = names => Promise.all(names.map(name => ["notes", "images", "records"].some(
+    shelf => Sides[shelf]?.[name]) ? null : load(`data/${name}.js`)));
 
-  /** Load a further script beside this one, unless `Sides[name]` is there. */
-  Sides.use = names => Promise.all(names.map(
-    ([name, file]) => Sides[name] ? null : load(`${file}.js`)));
+  /** Load scripts beside this one, in this order, unless they are there. */
+  Sides.use = names => Promise.all(names.map(name => have(name) ? null : load(`${name}.js`)));
 
   /** Fill a place; resolves to its stage. A place that cannot be filled stays empty. */
   Sides.start = async host => {
     const name = host.dataset.play;
     if (host.stage || host.dataset.started) return host.stage;
     host.dataset.started = "";
-    await Promise.all([
-      ...kit.filter(([kind, what]) => !have[kind](what)).map(
-        ([, what, file]) => load(`${file ?? what}.js`)),
-      have.figure(name) ? null : load(`figures/${name}.js`),
-    ]);
+    await Promise.all([Sides.use(base), Sides.figures[name] ? null : load(`figures/${name}.js`)]);
     const figure = Sides.figures[name];
     await Promise.all([Sides.need(figure.needs ?? []), Sides.use(figure.uses ?? [])]);
     const picture = host.previousElementSibling?.querySelector?.(".picture");

@@ -26,7 +26,7 @@
   Sides.figures.playground = {
     title: "Draw, slide, switch",
     needs: ["standard", "digits"],
-    uses: [["pen", "pen"]],
+    uses: ["network", "attack", "bounds", "search", "both", "worker", "axis", "pen"],
     state: { digit: 7, drawing: "", label: AUTO, eps: .05, net: "standard" },
     build(stage) {
       const images = Sides.draw.digits(), numbers = images.map((_, k) => [k, String(k)]);

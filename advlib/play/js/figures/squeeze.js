@@ -4,6 +4,7 @@
 (Sides => {
   Sides.figures.squeeze = {
     title: "Slide until the band closes",
+    uses: ["network", "attack", "bounds", "search", "both", "worker", "axis"],
     needs: ["standard", "digits"],
     state: { digit: 7, eps: .05, net: "standard" },
     build(stage) {
