@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from advlib import data, play, zoo
+from advlib import data, models, play, training, zoo
 from advlib.files import atomic_write
 
 FOLDER = Path(play.__file__).parent / "data"
@@ -69,12 +69,33 @@ def digits(dataset: data.Dataset, made: dict[str, dict]) -> dict:
     }
 
 
+def plane() -> dict:
+    """Return the network 2-8-2 of Chapter 3 and its points, to four decimals."""
+    points, labels = data.toy("moons", 200)
+    points = points.double()
+    tiny = models.seeded(models.mlp, (1, 1, 2), [8], 2, seed=3).double()
+    training.fit(tiny, points, labels, epochs=300, lr=1.0, batch_size=20)
+    weights = [p.detach() for p in tiny.parameters()]
+    return {
+        "weights": [_short(w) for w in weights[::2]],
+        "biases": [_short(b) for b in weights[1::2]],
+        "points": _short(points),
+        "labels": "".join(map(str, labels.tolist())),
+        "shown": {"A": 2, "B": 9},
+    }
+
+
+def _short(values: Tensor) -> list:
+    return values.double().mul(1e4).round().div(1e4).tolist()
+
+
 def make() -> dict[str, bytes]:
     """Return all files of ``advlib/play/data``, name and content."""
     dataset = data.load("mnist")
     made = notes(dataset)
     files = {f"{name}.js": script("notes", name, made[name]) for name in made}
     shown = digits(dataset, made)
+    files["plane.js"] = script("records", "plane", plane())
     return files | {"digits.js": script("images", "digits", shown)}
 
 
