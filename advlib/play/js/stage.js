@@ -47,7 +47,9 @@
       asked = true;
       requestAnimationFrame(async () => {
         asked = false;
-        await draw({ ...state });
+        const began = performance.now(), drawn = draw({ ...state });
+        stage.took = performance.now() - began; // what the page did not answer, in ms
+        await drawn;
         host.dataset.ready = ""; // it has been drawn once
       });
     };
