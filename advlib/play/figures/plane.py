@@ -179,9 +179,10 @@ def _line(ax: Axes, held: dict) -> None:
             ax.plot(value, height, ms=size, **plot.STYLES[method])
         if height:
             words = (("interval", "intervals", "center"), ("crown", "CROWN ", "right"),
-                     ("exact", " exact and\n best start", "left"))  # fmt: skip
+                     ("exact", "exact and\nbest start", "left"))  # fmt: skip
             for method, word, side in words:
-                ax.text(row[method], 0.87, word, ha=side, va="top", fontsize=8)
+                at = 0.1 if side == "left" else row[method]  # clear of the line at 0
+                ax.text(at, 0.87, word, ha=side, va="top", fontsize=8)
             ax.text(row["pgd"].max(), 1.3, f"ends of the\n{STARTS} starts", ha="center",
                     fontsize=8)  # fmt: skip
     ax.set(yticks=[1, 0], yticklabels=list(held), ylim=(-0.5, 1.8), xlim=(-7.2, None),
