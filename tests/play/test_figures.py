@@ -260,7 +260,8 @@ def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(data) == {"image/png", "text/plain"}
     png = base64.b64decode(data["image/png"])
     assert png.startswith(b"\x89PNG")
-    assert abs(int.from_bytes(png[16:20], "big") / size["image/png"]["width"] - 2) < 0.01
+    dots = int.from_bytes(png[16:20], "big") / size["image/png"]["width"]
+    assert abs(dots - 2) < 0.01
     monkeypatch.delenv("ADVLIB_PLAY")
     data, _ = play.show("squeeze")._repr_mimebundle_()
     assert data["text/html"].count("<script>") == data["text/html"].count("</script>")
