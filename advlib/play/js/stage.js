@@ -47,9 +47,9 @@
       asked = true;
       requestAnimationFrame(async () => {
         asked = false;
-        const began = performance.now(), drawn = draw({ ...state });
-        stage.took = performance.now() - began; // what the page did not answer, in ms
-        await drawn;
+        const began = performance.now();
+        await draw({ ...state });
+        stage.took = performance.now() - began; // in which the page does not answer, ms
         host.dataset.ready = ""; // it has been drawn once
       });
     };
