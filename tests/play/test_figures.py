@@ -71,6 +71,11 @@ def test_colours_are_those_of_the_printed_figures(opened) -> None:
         assert look["dark"][name] == "#{:02X}{:02X}{:02X}".format(*turned)
 
 
+LABELS = "all => all.map(e => e.getAttribute('aria-label'))"
+STOPS = """.sides :is(input:not([type=radio]), input[type=radio]:checked, button,
+[tabindex='0'], select):not(:disabled)"""
+
+
 def parts(name: str) -> list[str]:
     """Return the texts that a page with the figure ``name`` loads."""
     figure, files = import_module(f"advlib.play.figures.{name}"), places.files()
@@ -146,15 +151,44 @@ def test_a_notebook_shows_it_alive(browser: Browser, tmp_path: Path) -> None:
     assert said == []
 
 
-def test_every_figure_has_both_halves(opened) -> None:
-    """A static one and one that moves, which asks for what Python gives."""
-    for name in play.names():
-        page = opened(name)
-        figure = import_module(f"advlib.play.figures.{name}")
-        asked = page.evaluate(f"Sides.figures.{name}")
-        assert set(asked.get("needs", [])) <= set(figure.NEEDS)
-        assert tuple(asked.get("uses", [])) == tuple(figure.USES)
-        page.close()
+@pytest.mark.parametrize("name", play.names())
+def test_every_figure_has_both_halves_and_moves_by_keys(opened, name: str) -> None:
+    """It asks for what Python gives; every stop of the keyboard leads on, in words.
+
+    The reader has asked for less motion, so nothing may be under way afterwards.
+    """
+    page, figure = (
+        opened(name, reduced_motion="reduce"),
+        import_module(f"advlib.play.figures.{name}"),
+    )
+    asked = page.evaluate(f"Sides.figures.{name}")
+    assert set(asked.get("needs", [])) <= set(figure.NEEDS)
+    assert tuple(asked.get("uses", [])) == tuple(figure.USES)
+    assert stage(page, "s.still")
+    words = page.locator(".sides [role=status]")
+    pictures = page.locator(".sides [role=img]")
+    page.wait_for_function(
+        "document.querySelector('.sides [role=status]').textContent.length > 20"
+    )
+    before = words.text_content(), pictures.evaluate_all(LABELS)
+    stops = page.locator(STOPS)
+    assert stops.count() > 0
+    for stop in stops.all()[:6]:
+        stop.focus()
+        slides = stop.get_attribute("type") == "range"
+        for key in ("ArrowLeft", "ArrowLeft") if slides else ("ArrowRight", "Space"):
+            page.keyboard.press(key)
+    page.wait_for_function(  # it is said when the reader pauses
+        "old => document.querySelector('.sides [role=status]').textContent !== old",
+        arg=before[0],
+    )
+    after = pictures.evaluate_all(LABELS)
+    assert pictures.count() == 0 or after != before[1]
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
+def test_no_figure_is_half() -> None:
+    """Each that moves has a static one; the playground has its page."""
     moving = {Path(name).stem for name in places.files() if "figures/" in name}
     assert moving == {*play.names(), "playground"}
 
