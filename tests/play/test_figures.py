@@ -71,29 +71,36 @@ def test_colours_are_those_of_the_printed_figures(opened) -> None:
         assert look["dark"][name] == "#{:02X}{:02X}{:02X}".format(*turned)
 
 
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 LABELS = "all => all.map(e => e.getAttribute('aria-label'))"
 STOPS = """.sides :is(input:not([type=radio]), input[type=radio]:checked, button,
 [tabindex='0'], select):not(:disabled)"""
 
 
-def parts(name: str) -> list[str]:
-    """Return the texts that a page with the figure ``name`` loads."""
-    figure, files = import_module(f"advlib.play.figures.{name}"), places.files()
-    needs = [f"data/{part}.js" for part in figure.NEEDS]
-    scripts = [f"{part}.js" for part in ("start", "look", "stage", "draw")]
-    scripts += [f"{part}.js" for part in figure.USES]
-    return [files[part] for part in (*scripts, *needs, f"figures/{name}.js")]
+def parts(name: str) -> set[str]:
+    """Return the files that a page with the figure ``name`` loads at once."""
+    figure = import_module(f"advlib.play.figures.{name}")
+    scripts = {"start", "look", "stage", "draw", *figure.USES, f"figures/{name}"}
+    later = {"pgd", "ibp"} if name == "squeeze" else set()  # when they are chosen
+    data = {f"data/{part}" for part in figure.NEEDS if part not in later}
+    return {f"{part}.js" for part in scripts | data}
 
 
-@pytest.mark.parametrize("name", play.names())
-def test_weights(name: str) -> None:
-    """The interactive part of a chapter; the squeeze's three networks come later."""
-    texts = parts(name)
-    if name == "squeeze":
-        assert 20 < packed(texts) <= 65
-        later = {places.files()[f"data/{net}.js"] for net in ("pgd", "ibp")}
-        texts = [text for text in texts if text not in later]
-    assert packed(texts) <= 60
+def test_the_weight_of_the_squeeze() -> None:
+    """Even with its three networks."""
+    nets = {f"data/{net}.js" for net in ("pgd", "ibp")}
+    texts = [places.files()[part] for part in parts("squeeze") | nets]
+    assert 20 < packed(texts) <= 65
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_weight_of_a_chapter(path: Path) -> None:
+    """All its figures that play, and what they build on: at most 60 kB."""
+    cells = json.loads(path.read_text(encoding="utf8"))["cells"]
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    names = places.CALL.findall(code)
+    loaded = set().union(*(parts(name) for name in names))
+    assert packed([places.files()[part] for part in loaded]) <= 60
 
 
 def test_the_weight_of_the_playground() -> None:
