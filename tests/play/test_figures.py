@@ -194,6 +194,21 @@ def test_every_figure_has_both_halves_and_moves_by_keys(opened, name: str) -> No
     assert page.evaluate("document.getAnimations().length") == 0
 
 
+def test_keys_stay_with_the_figure(opened) -> None:
+    """JupyterLab listens in the document, and would take the arrows from a slider."""
+    page = opened("squeeze")
+    page.evaluate(
+        "document.addEventListener('keydown', event => {"
+        " (window.heard ??= []).push(event.key); event.preventDefault(); })"
+    )
+    slider = page.get_by_role("slider")
+    before = slider.input_value()
+    slider.press("ArrowRight")
+    assert float(slider.input_value()) > float(before)
+    slider.press("Escape")
+    assert page.evaluate("window.heard") == ["Escape"]
+
+
 def test_no_figure_is_half() -> None:
     """Each that moves has a static one; the playground has its page."""
     moving = {Path(name).stem for name in places.files() if "figures/" in name}
