@@ -46,6 +46,10 @@
     (left, row, i) => clip(left, row, bounds[i]),
     [[-far, -far], [far, -far], [far, far], [-far, far]]);
 
+  /** What enters each ReLU of a dense network at a point, layer after layer. */
+  const entering = (net, point) => net.slice(0, -1).reduce((found, layer, k) =>
+    [...found, layer.apply(k ? found[k - 1].map(v => Math.max(v, 0)) : point)], []);
+
   /**
    * The linear pieces of a network of dense layers on a polygon of inputs.
    * @returns {Array<{polygon: Array, signs: Int8Array[], at: function}>} for each piece
@@ -171,6 +175,6 @@
     };
   };
 
-  Sides.plane = { dense, toy, clip, area, corners, outer, pieces, minimise, program };
+  Sides.plane = { dense, toy, clip, area, corners, outer, entering, pieces, minimise, program };
 };
 Sides.parts.plane(Sides);
