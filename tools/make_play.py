@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from advlib import data, play, zoo
 from advlib.files import atomic_write
+from advlib.play.figures import arms
 
 FOLDER = Path(play.__file__).parent / "data"
 # a network of the pages, the recipe it comes from, bits of a weight
@@ -75,7 +76,10 @@ def make() -> dict[str, bytes]:
     made = notes(dataset)
     files = {f"{name}.js": script("notes", name, made[name]) for name in made}
     shown = digits(dataset, made)
-    return files | {"digits.js": script("images", "digits", shown)}
+    return files | {
+        "digits.js": script("images", "digits", shown),
+        "arms.js": script("records", "arms", arms.data()),
+    }
 
 
 def main() -> None:
