@@ -85,7 +85,7 @@ def trap(power: int) -> Layers:
 
 
 def draw() -> Figure:
-    """Return the picture: the margin along an edge of the ball, rounded in three ways."""
+    """Return the picture: the margin along an edge of the ball, rounded three ways."""
     fig, axes = plt.subplots(
         1, 3, sharey=True, figsize=(7.2, 3.1), layout="constrained"
     )
