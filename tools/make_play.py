@@ -1,18 +1,20 @@
 """Make what the pages play with, ``advlib/play/data``: committed weights and MNIST.
 
-``python tools/make_play.py`` writes one plain script for each network (``NETWORKS``)
-and one with ten digits, the first test image of each class that all networks read
-rightly. A test remakes the files and compares.
+``python tools/make_play.py`` writes one plain script for each network (``NETWORKS``),
+one with ten digits, the first test image of each class that all networks read
+rightly, and one for each record that a figure shows. A test remakes the files and
+compares.
 """
 
 import base64
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advlib import data, play, zoo
+from advlib import data, play, plot, results, zoo
 from advlib.files import atomic_write
 from advlib.play.figures import arms
 
@@ -70,16 +72,71 @@ def digits(dataset: data.Dataset, made: dict[str, dict]) -> dict:
     }
 
 
+# the masks of the record of Chapter 7a, inside out, and the letter of an image that is
+# an error for this method and for none before
+LETTERS = {
+    "clean": "m",
+    "fgsm": "f",
+    "pgd": "p",
+    "strong": "s",
+    "exact": "a",
+    "open": "u",
+    "alpha": "c",
+    "crown": "z",
+    "interval": "w",
+}
+LAST = "i"  # an error for none: intervals certify it
+
+
+def letters(run: dict) -> str:
+    """Return one letter for each image of a ``run``: which method decided it."""
+    made = np.full(run["n"], LAST)
+    for method, letter in reversed(LETTERS.items()):
+        digits = np.frombuffer(bytes.fromhex(run["errors"][method]), np.uint8)
+        made[np.unpackbits(digits)[: run["n"]].astype(bool)] = letter
+    return "".join(made)
+
+
+def mosaic(dataset: data.Dataset) -> dict:
+    """Return who decided which image, from the record; labels and small pictures."""
+    stored = results.load("both_sides")["data"]
+    networks = []
+    for name in stored["networks"]:
+        runs = [run for run in stored["runs"] if run["network"] == name]
+        if any(run["errors"].get("lp", run["errors"]["alpha"]) !=
+               run["errors"]["alpha"] for run in runs):  # fmt: skip
+            raise ValueError("the linear program decides an image: it needs a letter")
+        networks.append(
+            {
+                "name": name,
+                "words": plot.text(name),
+                "eps": [run["eps"] for run in runs],
+                "verdicts": [letters(run) for run in runs],
+                "nodes": [run["search"]["nodes"] for run in runs],
+            }
+        )
+    most = max(run["n"] for run in stored["runs"])
+    x, y = (part[:most] for part in dataset.test)
+    small = (torch.nn.functional.avg_pool2d(x, 2) * 15).round().to(torch.uint8)
+    pairs = small.flatten().view(-1, 2).numpy()
+    packed = (16 * pairs[:, 0] + pairs[:, 1]).tobytes()
+    return {
+        "networks": networks,
+        "labels": "".join(map(str, y.tolist())),
+        "pixels": base64.b64encode(packed).decode(),
+    }
+
+
 def make() -> dict[str, bytes]:
     """Return all files of ``advlib/play/data``, name and content."""
     dataset = data.load("mnist")
     made = notes(dataset)
     files = {f"{name}.js": script("notes", name, made[name]) for name in made}
     shown = digits(dataset, made)
-    return files | {
-        "digits.js": script("images", "digits", shown),
-        "arms.js": script("records", "arms", arms.data()),
-    }
+    files["digits.js"] = script("images", "digits", shown)
+    files["arms.js"] = script("records", "arms", arms.data())
+    files["mosaic.js"] = script("records", "mosaic", mosaic(dataset))
+    return files
 
 
 def main() -> None:
