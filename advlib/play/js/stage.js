@@ -47,7 +47,9 @@
       asked = true;
       requestAnimationFrame(async () => {
         asked = false;
+        const began = performance.now();
         await draw({ ...state });
+        stage.took = performance.now() - began; // in which the page does not answer, ms
         host.dataset.ready = ""; // it has been drawn once
       });
     };
