@@ -111,7 +111,9 @@ def guess() -> dict:
     directions = {"dimensions": torch.eye(100).double()[8:], "random": random}
     for form, matrix in zip(("raw", "unit"), words.both(vectors.matrix), strict=True):
         made[form] = {
-            kind: [" ".join(row) for row in vectors.rows(units.top_images(matrix, v, 8))]
+            kind: [
+                " ".join(row) for row in vectors.rows(units.top_images(matrix, v, 8))
+            ]
             for kind, v in directions.items()
         }
     return made
