@@ -33,7 +33,7 @@ def test_the_rows_are_those_of_the_vectors() -> None:
 
 
 def test_chance_is_exact(opened) -> None:
-    """All 70 sortings counted, other numbers of marks, several rounds added."""
+    """All 70 ways to sort counted, other numbers of marks, several rounds added."""
     page = opened("guess")
 
     def chance(*marked: int) -> np.ndarray:
