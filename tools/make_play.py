@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from advlib import data, play, plot, results, zoo
 from advlib.evaluation.masking import SIGNS
+from advlib import activations, attacks, data, play, units, words, zoo
 from advlib.files import atomic_write
 from advlib.play.figures import arms
 
@@ -151,6 +152,61 @@ def cheats() -> dict:
     ]
     checks = [[name, *SIGNS[name]] for name in SIGNS]
     return {"images": record["images"], "checks": checks, "networks": networks}
+def gates(dataset: data.Dataset) -> dict:
+    """Return the first test image's way to a long attack's end, as the network sees it.
+
+    The small network trained against PGD; the attack is the best of four runs of
+    PGD-40 on the margin loss at 0.3, through ReLU's gradient and a smooth one. What the
+    first layer says is linear along the way: ``start`` + t ``step``. Then ``weight``
+    and ``bias`` of the second, and ``out``, ``last``: best rival minus label.
+    """
+    model = zoo.load("small_pgd", dataset).double().requires_grad_(False)
+    x, y = (part[:1] for part in dataset.test)
+    x, loss = x.double(), attacks.margin_loss
+    twins = [activations.with_gradient(model, smooth=s) for s in (False, True)]
+    turns = iter(2 * twins)
+
+    def run(g: torch.Generator) -> Tensor:
+        return attacks.pgd_linf(next(turns), x, y, 0.3, alpha=0.3 / 8, num_steps=40,
+                                generator=g, loss=loss)  # fmt: skip
+
+    delta = attacks.best_of(run, model, x, y, num_restarts=4, loss=loss)
+    label, rival = int(y), int(model(x + delta).argmax())
+    first, second, third = (part for part in model if isinstance(part, nn.Linear))
+    begin, end = first(x.flatten(1))[0], first((x + delta).flatten(1))[0]
+    numbers = {
+        "start": begin, "step": end - begin, "weight": second.weight,
+        "bias": second.bias, "out": third.weight[rival] - third.weight[label],
+        "last": third.bias[rival] - third.bias[label],
+    }  # fmt: skip
+    rounded = {key: short(value, 4) for key, value in numbers.items()}
+    return rounded | {"label": label, "rival": rival}
+
+
+def guess() -> dict:
+    """Return the eight words on top of directions that Chapter 9b does not print.
+
+    Of 92 dimensions and 92 random directions, raw vectors and those of length one.
+    """
+    vectors, made = words.load("imdb8"), {"first": 9}
+    g = torch.Generator().manual_seed(0)
+    random = units.random_directions(1000, 100, generator=g)[8:100]
+    directions = {"dimensions": torch.eye(100).double()[8:], "random": random}
+    for form, matrix in zip(("raw", "unit"), words.both(vectors.matrix), strict=True):
+        made[form] = {
+            kind: [
+                " ".join(row) for row in vectors.rows(units.top_images(matrix, v, 8))
+            ]
+            for kind, v in directions.items()
+        }
+    return made
+
+
+def short(numbers: Tensor, digits: int) -> list | float:
+    """Return ``numbers`` as nested lists, rounded to ``digits`` after the point."""
+    if numbers.dim():
+        return [short(part, digits) for part in numbers]
+    return round(float(numbers), digits) + 0.0  # no -0.0
 
 
 def make() -> dict[str, bytes]:
@@ -164,6 +220,8 @@ def make() -> dict[str, bytes]:
     files["mosaic.js"] = script("records", "mosaic", mosaic(dataset))
     return files
     files["cheats.js"] = script("records", "cheats", cheats())
+    records = {"gates": gates(dataset), "guess": guess()}
+    files |= {f"{name}.js": script("records", name, records[name]) for name in records}
     return files | {"digits.js": script("images", "digits", shown)}
 
 
