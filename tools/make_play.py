@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from advlib import data, play, plot, results, zoo
 from advlib.evaluation.masking import SIGNS
 from advlib import activations, attacks, data, play, units, words, zoo
+from advlib import attacks, data, models, play, training, zoo
 from advlib.files import atomic_write
 from advlib.play.figures import arms
 
@@ -28,6 +29,10 @@ NETWORKS = {
     "ibp": ("small_ibp", 6),
     "cnn": ("cnn_small_pgd_0", 6),
 }
+# of Chapter 3; the first 300 test images' one that fools all four and whose rise of the
+# loss over its prediction is nearest to the four medians, in ratio
+SCALED = ("linear", "dnn_2", "dnn_4", "cnn")
+SCALED_IMAGE = 284
 
 
 def script(shelf: str, name: str, value: dict) -> bytes:
@@ -207,6 +212,54 @@ def short(numbers: Tensor, digits: int) -> list | float:
     if numbers.dim():
         return [short(part, digits) for part in numbers]
     return round(float(numbers), digits) + 0.0  # no -0.0
+def plane() -> dict:
+    """Return the network 2-8-2 of Chapter 3 and its points, to four decimals."""
+    points, labels = data.toy("moons", 200)
+    points = points.double()
+    tiny = models.seeded(models.mlp, (1, 1, 2), [8], 2, seed=3).double()
+    training.fit(tiny, points, labels, epochs=300, lr=1.0, batch_size=20)
+    weights = [p.detach() for p in tiny.parameters()]
+    return {
+        "weights": [_short(w) for w in weights[::2]],
+        "biases": [_short(b) for b in weights[1::2]],
+        "points": _short(points),
+        "labels": "".join(map(str, labels.tolist())),
+        "shown": {"A": 2, "B": 9},
+    }
+
+
+def scale(dataset: data.Dataset) -> dict:
+    """Return logits on the way from one test image to the worst point PGD finds.
+
+    As in Chapter 3: radius 0.1, 15 signed steps on the margin. For each network the
+    logits at 21 shares of the way and their derivatives at the image, to four decimals,
+    and the pixels of the changed image.
+    """
+    x, y = (part[SCALED_IMAGE : SCALED_IMAGE + 1] for part in dataset.test)
+    networks = {}
+    for name in SCALED:
+        net, x = zoo.load(name, dataset).double(), x.double()
+        delta = attacks.pgd_linf(
+            net, x, y, 0.1, alpha=0.1 / 4, num_steps=15, loss=attacks.margin_loss
+        )
+        with torch.no_grad():
+            z = net(x + torch.linspace(0, 1, 21).double()[:, None, None, None] * delta)
+        slope = torch.func.jvp(net, (x,), (delta,))[1][0].detach()
+        networks[name] = {
+            "logits": _short(z),
+            "slope": _short(slope),
+            "changed": _pixels(x + delta),
+        }
+    return {"label": int(y), "image": _pixels(x), "networks": networks}
+
+
+def _pixels(x: Tensor) -> str:
+    pixels = (x * 255).round().to(torch.uint8)
+    return base64.b64encode(pixels.numpy().tobytes()).decode()
+
+
+def _short(values: Tensor) -> list:
+    return values.double().mul(1e4).round().div(1e4).tolist()
 
 
 def make() -> dict[str, bytes]:
@@ -222,6 +275,8 @@ def make() -> dict[str, bytes]:
     files["cheats.js"] = script("records", "cheats", cheats())
     records = {"gates": gates(dataset), "guess": guess()}
     files |= {f"{name}.js": script("records", name, records[name]) for name in records}
+    for name, record in (("plane", plane()), ("scale", scale(dataset))):
+        files[f"{name}.js"] = script("records", name, record)
     return files | {"digits.js": script("images", "digits", shown)}
 
 

@@ -129,11 +129,14 @@ def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """Static: the picture alone; else the figure, too. An unknown name is refused."""
     assert "squeeze" in play.names()
     monkeypatch.setenv("ADVLIB_PLAY", "static")
-    data = play.show("squeeze")._repr_mimebundle_()
+    data, size = play.show("squeeze")._repr_mimebundle_()
     assert set(data) == {"image/png", "text/plain"}
-    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    png = base64.b64decode(data["image/png"])
+    assert png.startswith(b"\x89PNG")
+    dots = int.from_bytes(png[16:20], "big") / size["image/png"]["width"]
+    assert abs(dots - 2) < 0.01
     monkeypatch.delenv("ADVLIB_PLAY")
-    data = play.show("squeeze")._repr_mimebundle_()
+    data, _ = play.show("squeeze")._repr_mimebundle_()
     assert data["text/html"].count("<script>") == data["text/html"].count("</script>")
     with pytest.raises(ValueError, match="squeeze"):
         play.show("other")
