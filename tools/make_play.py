@@ -14,10 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advlib import data, play, plot, results, zoo
+from advlib import (
+    activations,
+    attacks,
+    data,
+    models,
+    play,
+    plot,
+    results,
+    training,
+    units,
+    words,
+    zoo,
+)
 from advlib.evaluation.masking import SIGNS
-from advlib import activations, attacks, data, play, units, words, zoo
-from advlib import attacks, data, models, play, training, zoo
 from advlib.files import atomic_write
 from advlib.play.figures import arms
 
@@ -132,6 +142,8 @@ def mosaic(dataset: data.Dataset) -> dict:
         "labels": "".join(map(str, y.tolist())),
         "pixels": base64.b64encode(packed).decode(),
     }
+
+
 def cheats() -> dict:
     """Return the networks of the record ``masking`` that a reader is asked about.
 
@@ -157,6 +169,8 @@ def cheats() -> dict:
     ]
     checks = [[name, *SIGNS[name]] for name in SIGNS]
     return {"images": record["images"], "checks": checks, "networks": networks}
+
+
 def gates(dataset: data.Dataset) -> dict:
     """Return the first test image's way to a long attack's end, as the network sees it.
 
@@ -212,6 +226,8 @@ def short(numbers: Tensor, digits: int) -> list | float:
     if numbers.dim():
         return [short(part, digits) for part in numbers]
     return round(float(numbers), digits) + 0.0  # no -0.0
+
+
 def plane() -> dict:
     """Return the network 2-8-2 of Chapter 3 and its points, to four decimals."""
     points, labels = data.toy("moons", 200)
@@ -269,15 +285,19 @@ def make() -> dict[str, bytes]:
     files = {f"{name}.js": script("notes", name, made[name]) for name in made}
     shown = digits(dataset, made)
     files["digits.js"] = script("images", "digits", shown)
-    files["arms.js"] = script("records", "arms", arms.data())
-    files["mosaic.js"] = script("records", "mosaic", mosaic(dataset))
-    return files
-    files["cheats.js"] = script("records", "cheats", cheats())
-    records = {"gates": gates(dataset), "guess": guess()}
-    files |= {f"{name}.js": script("records", name, records[name]) for name in records}
-    for name, record in (("plane", plane()), ("scale", scale(dataset))):
-        files[f"{name}.js"] = script("records", name, record)
-    return files | {"digits.js": script("images", "digits", shown)}
+    records = {
+        "arms": arms.data(),
+        "mosaic": mosaic(dataset),
+        "cheats": cheats(),
+        "gates": gates(dataset),
+        "guess": guess(),
+        "plane": plane(),
+        "scale": scale(dataset),
+    }
+    return files | {
+        f"{name}.js": script("records", name, record)
+        for name, record in records.items()
+    }
 
 
 def main() -> None:
