@@ -260,7 +260,10 @@ def scale(dataset: data.Dataset) -> dict:
         )
         with torch.no_grad():
             z = net(x + torch.linspace(0, 1, 21).double()[:, None, None, None] * delta)
-        slope = torch.func.jvp(net, (x,), (delta,))[1][0].detach()
+        slope = torch.autograd.functional.jacobian(
+            lambda t, net=net, x=x, delta=delta: net(x + t * delta)[0],
+            torch.zeros((), dtype=torch.float64),
+        )
         networks[name] = {
             "logits": _short(z),
             "slope": _short(slope),
