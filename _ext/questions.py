@@ -44,7 +44,8 @@ def hints(number: str) -> list[clue]:
         return []
     names = ("A hint", "A further hint")
     said = zip(names, exercises.about(number).hints, strict=True)
-    return [clue("", "", *inline(text), name=name) for name, text in said]
+    made = [(name, f"{text[0].upper()}{text[1:]}.") for name, text in said]
+    return [clue("", "", *inline(text), name=name) for name, text in made]
 
 
 def inline(text: str) -> Iterator[nodes.Node]:

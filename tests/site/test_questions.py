@@ -167,7 +167,8 @@ def test_hints_are_graded(page: Page, base: str) -> None:
     for found, text in zip((first, second), exercises.about("1.6").hints, strict=True):
         shown = found.locator("p")
         assert shown.is_visible()
-        assert words(shown.text_content()) == words(text).replace("`", "")
+        said = words(shown.text_content()).lower()
+        assert said == words(f"{text}.").replace("`", "").lower()
     below = "e => e.closest('.exercise').querySelector('.hint ~ .solution') !== null"
     assert first.evaluate(below)
     page.emulate_media(media="print")
