@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from advlib import linear, plot
 
-USES = ("polygons",)
+USES = ("plane", "polygons")
 NEEDS = ()
 W, X, EPS = (2.0, 1.0), (0.2, 0.7), 0.3
 BALLS = {

@@ -45,7 +45,7 @@
 
   Sides.figures.dual = {
     title: "Drag the tip of w: where does its level line touch the ball?",
-    uses: ["polygons"],
+    uses: ["plane", "polygons"],
     state: { w: [2, 1], x: [.2, .7], p: NORMS.length - 1, eps: .3, box: false, held: "w" },
     build(stage) {
       Object.assign(stage, { worst, least, norms: NORMS });
@@ -100,7 +100,7 @@
       const draw = ({ w, x, eps, box, held }, p, change, free) => {
         const ball = Array.from({ length: 240 }, (_, k) => [Math.cos(k * Math.PI / 120), Math.sin(k * Math.PI / 120)])
           .map(u => u.map((v, i) => x[i] + eps * v / norm(u, p)));
-        const inside = [[1, 0, 0], [-1, 0, 1], [0, 1, 0], [0, -1, 1]].reduce(Sides.polygons.clip, ball);
+        const inside = [[1, 0, 0], [-1, 0, 1], [0, 1, 0], [0, -1, 1]].reduce((left, line) => Sides.polygons.clip(left, line), ball);
         const size = Math.hypot(...w), view = [[FROM, FROM], [TO, FROM], [TO, TO], [FROM, TO]];
         const level = (v, more) => { // where w . delta = v
           const ends = Sides.polygons.level(view, [...w, -w[0] * x[0] - w[1] * x[1]], v);

@@ -116,7 +116,7 @@
           svg("rect", { x: X(-eps), y: Y(eps), width: X(eps) - X(-eps), height: Y(-eps) - Y(eps), fill: "none", stroke: "var(--s-ink)", "stroke-width": 1.5 }),
           ...short.map(([a, b]) => svg("circle", { cx: X(a), cy: Y(b), r: 2, fill: "none", stroke: "var(--m-pgd)", "stroke-width": 1.3 })),
           ...arrow(at.one, "rival 1"), ...arrow(at.two, "rival 2"),
-          ...own.flatMap(([a, b], j) => [svg("polygon", { points: [[0, -11], [11, 9], [-11, 9]].map(([u, v]) => `${X(a) + u},${Y(b) + v}`).join(" "), fill: "var(--m-crown)", stroke: "var(--s-page)" }),
+          ...own.flatMap(([a, b], j) => [svg("polygon", { points: [[0, -11], [11, 9], [-11, 9]].map(([u, v]) => `${X(a) + u},${Y(b) + v}`).join(" "), fill: "var(--m-bound)", stroke: "var(--s-page)" }),
             svg("text", { x: X(a) + (a < 0 ? 14 : -14), y: Y(b) + (b < 0 ? -12 : 20) + (same && j ? 14 : 0), "text-anchor": a < 0 ? "start" : "end" }, `own corner of ${j + 1}`)]),
           star(X(best[0]), Y(best[1]), 9),
           svg("polyline", { points: path.map(([a, b]) => `${X(a)},${Y(b)}`).join(" "), fill: "none", stroke: "var(--m-pgd)", "stroke-width": 2.5 }),
@@ -135,7 +135,7 @@
         axis.show([
           { words: "this climb", method: "pgd", lower: attack },
           { words: "exact", method: "exact", lower: exact, upper: exact },
-          { words: "bound", method: "crown", upper: bound },
+          { words: "bound", method: "bound", upper: bound },
         ]);
         const missed = exact - attack, share = Math.round(100 * short.length / GRID ** 2);
         const first = missed > .01 ? `This climb ends ${number(missed)} below the largest loss, at ${end.every(v => Math.abs(v) > state.eps - 1e-9) ? `the ${where(end)} corner, a local maximum` : "a point between"}.` : `This climb ends at the largest loss, in the ${where(best)} corner.`;
