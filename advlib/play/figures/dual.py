@@ -19,7 +19,7 @@ BALLS = {
 
 
 def worst(norm: str, *, box: bool) -> np.ndarray:
-    """Return the worst change (2,) of ``x`` in the ball of a ``norm``."""
+    """Return the worst change (2,) of ``X`` in a ``norm``'s ball, with the ``box`` or not."""
     w, x = (torch.tensor(v, dtype=torch.float64) for v in (W, X))
     return linear.worst_delta(w, x, EPS, norm=norm, box=box).numpy().reshape(2)
 

@@ -15,7 +15,10 @@ EPS, STARTS, STEPS = 0.4, ((-0.06, -0.3), (0.15, -0.3)), 40
 
 
 def loss(delta: np.ndarray, rivals: np.ndarray = RIVALS) -> np.ndarray:
-    """Return the cross-entropy (...) at ``delta`` (..., 2); the label's logit is 0."""
+    """Return the cross-entropy (...) at ``delta`` (..., 2); the label's logit is 0.
+
+    ``rivals`` (2, 2): the weights of the two other classes.
+    """
     leads = delta @ rivals.T
     return np.log1p(np.exp(leads).sum(-1))
 

@@ -48,7 +48,9 @@
         };
         if (lower !== undefined) fill(lower, LEFT);
         if (upper !== undefined) fill(upper, width - RIGHT);
-        const free = lower === undefined ? X(shown) - LEFT < 46 : X(shown) + 46 < width;
+        const right = X(shown) + 46 < width, left = X(shown) - LEFT > 46, covers = from => from < X(0) && X(0) < from + 38;
+        const after = covers(X(shown) + 7), ahead = covers(X(shown) - 45); // over the line at 0
+        const free = lower === undefined ? !left || (right && ahead && !after) : right && !(left && after && !ahead);
         text(X(shown) + (free ? 7 : -7), y + 12, number(shown), { "text-anchor": free ? "start" : "end", "font-weight": 700 });
       });
       element.replaceChildren(...put);
