@@ -56,7 +56,7 @@
       const select = node => { preview = null; stage.set({ selected: Math.max(tree.nodes.indexOf(node), 0) }); };
       const split = (node, unit) => {
         const made = tree.split(node, unit), { order } = stage.get();
-        select(tree.choose(order) ?? made.find(child => child.is === "fooled") ?? made[0] ?? node);
+        select(tree.nodes.find(one => one.is === "fooled") ?? tree.choose(order) ?? made[0] ?? node);
       };
       const stop = () => { clearTimeout(timer); timer = 0; };
       const step = () => {
@@ -89,8 +89,8 @@
         };
         lay(tree.nodes[0], 0);
         const column = Math.min((width - WIDE - 2) / deep, 130), shown = column - WIDE > 36;
-        const height = Math.max(row, 8) * HIGH, parts = [];
-        const at = node => ({ x: 1 + spots.get(node).depth * column, y: (spots.get(node).y + .5 + Math.max(8 - row, 0) / 2) * HIGH });
+        const least = stage.get().net === "toy" ? 4 : 8, height = Math.max(row, least) * HIGH, parts = [];
+        const at = node => ({ x: 1 + spots.get(node).depth * column, y: (spots.get(node).y + .5 + Math.max(least - row, 0) / 2) * HIGH });
         for (const node of tree.nodes) {
           const { x, y } = at(node);
           node.children.forEach((child, i) => {
@@ -128,7 +128,8 @@
         for (const leaf of tree.leaves()) for (const { polygon } of tree.within(leaf))
           put(polygon, { fill: leaf.is === "open" ? "var(--s-page)" : STATES[leaf.is][2], "fill-opacity": leaf.is === "open" ? 1 : .4, stroke: "var(--s-quiet)", "stroke-width": .8, "stroke-dasharray": "2 3" });
         const mine = tree.within(node);
-        for (const { polygon } of mine) put(polygon, { fill: "var(--s-link)", opacity: .22 });
+        const plain = node.is === "open" || node.is === "split";
+        for (const { polygon } of mine) put(polygon, plain ? { fill: "var(--s-link)", opacity: .22 } : { fill: "none", stroke: "var(--s-link)", "stroke-width": 2.5 });
         if (unit) for (const { polygon } of mine) polygon.forEach((p, i) => {
           const q = polygon[(i + 1) % polygon.length];
           if ([p, q].every(v => Math.abs(plane.entering(net(), v)[unit.k][unit.j]) < 1e-9)) chart.line([p, q], "var(--s-ink)", { width: 3 });
