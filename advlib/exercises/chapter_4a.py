@@ -99,8 +99,9 @@ EXERCISES = [
         (
             "`attacks.pgd_l1` has the keyword `share`; `partial` fixes the others, as "
             "the chapter does",
-            "attacks.pgd_l1(model, x, y, 10, alpha=1.0, num_steps=20, share=share); "
-            "for the errors hand the chapter's `error` a partial of it",
+            "`attacks.pgd_l1(model, x, y, 10, alpha=1.0, num_steps=20, "
+            "share=share)`; for the errors hand the chapter's `error` a partial of "
+            "it",
         ),
         _judge,
     )

@@ -213,7 +213,10 @@ def by_power(net, shape):
         x = torch.randn(1, *shape, dtype=torch.float64)
         for _ in range(3000):
             leaf = (x / x.norm()).requires_grad_()
+            last = float(x.norm())
             (x,) = torch.autograd.grad(turn(leaf).square().sum() / 2, leaf)
+            if abs(float(x.norm()) - last) <= 1e-13 * last:
+                break
         found.append(float(x.norm().sqrt()))
         shape = models.output_shape(layer, shape)
     return np.array(found)
