@@ -7,7 +7,10 @@ from matplotlib.figure import Figure
 
 from advlib import plot
 
-USES = ("plane",)
+USES = (
+    "polygons",
+    "toys",
+)
 NEEDS = ()
 REACH = (-1.0, 2.0)  # what really enters the unit
 PANELS = (  # l and u, and whether b may be a fraction

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from advlib import bounds, models, plot, relaxations
 
-USES = ("network", "bounds", "plane")
+USES = ("network", "bounds", "polygons", "toys")
 NEEDS = ()
 WEIGHTS = [[-2, 2], [-1, 2]], [[-1, 1], [-1, 2]], [[2, -2], [1, 1]]
 BIASES = [-1, -0.5], [0, 0], [4, -3]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from advlib import bounds, plot
 from advlib.play.figures.polytope import network
 
-USES = ("network", "bounds", "plane", "branches")
+USES = ("network", "bounds", "polygons", "toys", "branches")
 NEEDS = ()
 OPEN = torch.inf
 SEARCH = (  # Chapter 6c's: in order the phases of units 1 and 2, and how a leaf ends

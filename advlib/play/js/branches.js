@@ -1,6 +1,6 @@
 /* Branch and bound in slow motion: a tree whose subproblems are split one at a time. */
 "use strict";
-(globalThis.Sides ??= { parts: {} }).parts.branches = Sides => {
+(Sides => {
   const SURE = 1e-9, STEPS = 60;
 
   /**
@@ -13,9 +13,9 @@
    *   "fooled", "split"), `parent`, `children` and, where it is split, `unit`.
    */
   const tree = (net, box, row, { bound: how = "crown" } = {}) => {
-    const { plane } = Sides, last = net.length - 1, nodes = [];
+    const { toys } = Sides, last = net.length - 1, nodes = [];
     let tried = null;
-    const pieces = plane.pieces(net, plane.corners(box));
+    const pieces = toys.pieces(net, toys.corners(box));
     const margin = z => z.reduce((sum, v, o) => sum + row[o] * v, 0);
     const least = found => found.flatMap(piece => piece.polygon.map(p => ({ p, value: margin(piece.at(p)) })))
       .reduce((a, b) => b.value < a.value ? b : a, { p: null, value: Infinity });
@@ -58,7 +58,7 @@
     /** A corner that turned out a counterexample belongs to the leaf it lies in. */
     const mark = () => {
       if (!tried) return;
-      const z = plane.entering(net, Float64Array.from(tried.point));
+      const z = toys.entering(net, Float64Array.from(tried.point));
       const home = leaves().find(({ signs }) => signs.every((layer, k) => layer.every((s, j) => s * z[k][j] >= 0)));
       Object.assign(home, tried, { is: "fooled" });
       tried = null;
@@ -90,5 +90,4 @@
   };
 
   Sides.branches = tree;
-};
-Sides.parts.branches(Sides);
+})(globalThis.Sides);

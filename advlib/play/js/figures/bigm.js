@@ -21,7 +21,7 @@
   /** The least margin that the program allows with b in [0, 1], 0 or 1, and where. */
   const least = (l, u, b) => {
     const start = Float64Array.of(0, 0, b === "free" ? .5 : b);
-    const { value, point } = Sides.plane.minimise([MARGIN.z, MARGIN.a, 0], ...rows(l, u, b), start);
+    const { value, point } = Sides.toys.minimise([MARGIN.z, MARGIN.a, 0], ...rows(l, u, b), start);
     return { value: MARGIN.constant + value, point };
   };
   /** The largest a at z with b free: the highest point of a tent over b. */
@@ -38,11 +38,11 @@
 
   Sides.figures.bigm = {
     title: "Drag l and u to where the unit really reaches",
-    uses: ["plane"],
+    uses: ["polygons", "toys"],
     needs: [],
     state: { l: -3, u: 4, z: .5, b: "free" },
     build(stage) {
-      const { svg, axes, ink } = Sides.draw, { plane } = Sides;
+      const { svg, axes, ink } = Sides.draw, { toys } = Sides;
       const place = (into, style) => into.appendChild(stage.make("div", { attributes: { style } }));
       const block = (words, into) => {
         into.append(stage.make("p", { textContent: words, attributes: { style: "margin: 0 0 .25rem" } }));
@@ -93,9 +93,9 @@
       const graph = ({ l, u, z, b }, now) => {
         const width = size(main), [low, high] = REACH;
         chart = fresh(main, { width, height: Math.min(.66 * width, 330), ...VIEW, xlabel: "what enters the ReLU", ylabel: "what leaves it, a",
-          ticks: { x: [-4, -2, 0, 2, 4], y: [0, 2, 4] }, words: "The ReLU and the region that its program allows." });
-        chart.region(plane.corners({ low: [low, VIEW.y[0]], high: [high, VIEW.y[1]] }), { fill: "var(--s-open)", opacity: .09 });
-        const whole = [[l, 0], [0, 0], [u, u]], inside = plane.clip(plane.clip(whole, [1, 0], low), [-1, 0], -high);
+          ticks: { x: [-4, -2, 0, 2, 4], y: [0, 2, 4] }, words: `The ReLU and the region that its program allows with l ${text(l)} and u ${text(u)}.` });
+        chart.region(toys.corners({ low: [low, VIEW.y[0]], high: [high, VIEW.y[1]] }), { fill: "var(--s-open)", opacity: .09 });
+        const whole = [[l, 0], [0, 0], [u, u]], inside = toys.clip(toys.clip(whole, [1, 0], low), [-1, 0], -high);
         if (b === "free") {
           chart.region(whole, { fill: "none", stroke: ink("lp"), "stroke-dasharray": "3 3" });
           chart.region(inside, { fill: ink("lp"), "fill-opacity": .28, stroke: ink("lp"), "stroke-width": 2, class: "allowed" });
@@ -123,9 +123,9 @@
       const slice = ({ l, u, z, b }, now) => {
         const width = size(tent), high = Math.max(2.2, now.peak ? now.peak.a * 1.15 : 0);
         const made = fresh(tent, { width, height: Math.min(width, 240), x: [-.06, 1.06], y: [0, high], xlabel: "b", ylabel: "a",
-          ticks: { x: [0, .5, 1], y: [0, 1, 2, 3].filter(v => v < high) }, words: "What a may be for each b at the chosen input." });
+          ticks: { x: [0, .5, 1], y: [0, 1, 2, 3].filter(v => v < high) }, words: `What a may be for each b at the input ${text(z)}.` });
         const roof = [[0, 0], [0, high], [1, high], [1, 0]]; // in (b, a)
-        const cut = [[[u, -1], 0], [[l, -1], l - z], [[0, 1], relu(z)]].reduce((left, [w, c]) => plane.clip(left, w, c), roof);
+        const cut = [[[u, -1], 0], [[l, -1], l - z], [[0, 1], relu(z)]].reduce((left, [w, c]) => toys.clip(left, w, c), roof);
         made.region(cut, { fill: ink("lp"), "fill-opacity": .28, stroke: ink("lp"), "stroke-width": 2 });
         made.line([[-.06, relu(z)], [1.06, relu(z)]], "exact", { width: 1.5, dashes: "7 3" });
         if (now.peak) {
