@@ -98,6 +98,8 @@ def test_by_keyboard_from_loose_to_tight_to_false(opened) -> None:
     page.wait_for_function("document.querySelector('.sides [role=status]').textContent"
                            ".includes('false bound')")  # fmt: skip
     assert free.inner_text() == "0.65"
+    moved(page, l=-0.5, u=2)  # a true claim from bounds that are none
+    assert (badge.inner_text(), free.inner_text()) == ("no proof", "0.25")
     page.get_by_label("branch: 1").check()
     page.wait_for_timeout(60)
     assert page.locator(".sides polygon.allowed").count() == 0

@@ -142,7 +142,7 @@
       stage.sized(stage.host, () => stage.redraw());
       return state => {
         const now = held(state), best = Math.min(now.off, now.on), wrong = v => v > now.truth + 1e-9;
-        const colour = v => wrong(v) ? "var(--s-fooled)" : v > 0 ? "var(--s-safe)" : "";
+        const colour = v => wrong(v) ? "var(--s-fooled)" : v > 0 && !now.cut ? "var(--s-safe)" : "";
         graph(state, now);
         slice(state, now);
         table.replaceChildren(
@@ -151,14 +151,14 @@
           line("true least margin, 1.25 + input / 2 − a", number(now.truth), "", "truth"),
           line("claimed with b in [0, 1]", number(now.free), colour(now.free), "free"),
           line("claimed in the branches b = 0, b = 1", `${number(now.off)}, ${number(now.on)}`, colour(best), "branches"));
-        const is = wrong(now.free) || wrong(best) ? "fooled" : now.free > 0 ? "safe" : "open";
-        badge.dataset.is = is;
-        badge.textContent = { fooled: "false bound", safe: "certified", open: "branch" }[is];
+        const is = wrong(now.free) || wrong(best) ? "fooled" : now.cut ? "unproven" : now.free > 0 ? "safe" : "open";
+        badge.dataset.is = { unproven: "fooled" }[is] ?? is;
+        badge.textContent = { fooled: "false bound", unproven: "no proof", safe: "certified", open: "branch" }[is];
         const loose = state.l < REACH[0] || state.u > REACH[1];
-        words.textContent = { fooled: `M is too small: the program never sees ${state.u < REACH[1] ? `inputs above ${text(state.u)}` : `inputs below ${text(state.l)}`}, and claims more than is true.`,
+        const unseen = `M is too small: the program never sees inputs ${state.u < REACH[1] ? `above ${text(state.u)}` : `below ${text(state.l)}`}`;
+        words.textContent = { fooled: `${unseen}, and claims more than is true.`, unproven: `${unseen}. What it claims happens to be true here, and is no proof.`,
           safe: loose ? "Loose bounds, but tight enough for this margin." : "The tightest M: the region is the convex hull, and b has nothing to decide here.",
           open: "M is too large: a fraction of b buys a margin that no input has. Each branch alone is exact." }[is];
-        if (is === "safe" && now.cut) words.textContent = "The truth is cut off, unnoticed: this margin happens to lie elsewhere.";
         stage.say(`l ${text(state.l)}, u ${text(state.u)}: ${badge.textContent}. ${words.textContent} Claimed ${number(now.free)}, true ${number(now.truth)}. `
           + `Gap at ${text(state.z)}: ${now.peak ? number(now.gap) : "cut off"}.`);
         stage.found = () => now;
