@@ -37,8 +37,8 @@ def supports(toy: nn.Sequential, x: Tensor, eps: float, rows: Tensor) -> dict:
     """Return a lower bound of ``rows`` (S, 2) @ logits (S,) for each of ``METHODS``.
 
     ``toy``: what ``network`` returns; ``x`` (1, 1, 1, 2) in [0, 1] and ``eps`` in units
-    of ``x`` the ball, cut to [0, 1]. All methods but the intervals
-    use the same bounds before each ReLU, CROWN's cut with intervals.
+    of ``x`` the ball, cut to [0, 1]. All methods but the intervals use the same bounds
+    before each ReLU: CROWN's, cut with intervals.
     """
     box = bounds.input_box(x, eps)
     pre = bounds.relu_bounds(toy, *box)
