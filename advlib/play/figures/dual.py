@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from advlib import linear, plot
 
-USES = ("plane", "polygons")
+USES = ("polygons",)
 NEEDS = ()
 W, X, EPS = (2.0, 1.0), (0.2, 0.7), 0.3
 BALLS = {
@@ -19,7 +19,7 @@ BALLS = {
 
 
 def worst(norm: str, *, box: bool) -> np.ndarray:
-    """Return the worst change (2,) of ``X`` in a ``norm``'s ball, with the ``box`` or not."""
+    """Return the worst change (2,) in the ball of ``norm``, cut by the ``box``."""
     w, x = (torch.tensor(v, dtype=torch.float64) for v in (W, X))
     return linear.worst_delta(w, x, EPS, norm=norm, box=box).numpy().reshape(2)
 

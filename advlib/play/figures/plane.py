@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from advlib import attacks, bounds, models, plot
 from advlib.play.stored import stored
 
-USES = ("network", "attack", "bounds", "plane", "polygons", "rows")
+USES = ("network", "attack", "bounds", "polygons", "rows")
 NEEDS = ("plane",)
 EPS, STARTS, STEPS = 0.08, 12, 20
 WRONG = "#F7CDB4"

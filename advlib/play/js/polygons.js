@@ -1,32 +1,54 @@
-/* The margin of a network with two inputs and two classes: linear on each polygon, so its
-   least value on a box is at a vertex, and to look at all of them is exact. Bounds on
-   parts of the box. */
+/* The plane of a network with two inputs and one hidden layer: each ReLU's line cuts it,
+   on every polygon between the lines the margin is linear. So its least value on a box
+   is at a vertex of a polygon, and to look at all of them is exact. */
 "use strict";
 (Sides => {
   const value = ([a, b, c], [x, y]) => a * x + b * y + c;
 
-  /** The part of a polygon where a x + b y + c >= 0, for line = [a, b, c]. */
-  const clip = (polygon, [a, b, c]) => Sides.plane.clip(polygon, [a, b], -c);
+  /** The part of a convex polygon where a x + b y + c >= 0, for line = [a, b, c]. */
+  const clip = (polygon, line) => {
+    const out = [];
+    polygon.forEach((p, k) => {
+      const q = polygon[(k + 1) % polygon.length], u = value(line, p), v = value(line, q);
+      if (u >= 0) out.push(p);
+      if (u * v < 0) out.push(p.map((s, i) => s + u / (u - v) * (q[i] - s)));
+    });
+    return out;
+  };
+  const area = polygon => polygon.reduce((sum, [x, y], k) => {
+    const [a, b] = polygon[(k + 1) % polygon.length];
+    return sum + x * b - a * y;
+  }, 0) / 2;
+  const corners = ({ low: [a, b], high: [c, d] }) => [[a, b], [c, b], [c, d], [a, d]];
 
   /**
    * The polygons of a box, one for each set of ReLUs that are on.
-   * @param {Array} net dense, two inputs, two classes
+   * @param {Array} net Dense 2-n, Dense n-2
    * @param {{low: number[], high: number[]}} box @param {number} label
-   * @returns {Array<{polygon: number[][], odd: boolean, margin: number[]}>} corners,
-   *   whether an odd number of ReLUs is on, and the margin, a x + b y + c, as [a, b, c]
+   * @returns {Array<{polygon: number[][], on: boolean[], plane: number[]}>} corners, the
+   *   ReLUs that are on, and the margin there, a x + b y + c, as [a, b, c]
    */
-  const pieces = (net, box, label) => Sides.plane.pieces(net, Sides.plane.corners(box)).map(({ polygon, signs, at }) => {
-    const m = p => at(p)[label] - at(p)[1 - label], c = m([0, 0]);
-    const on = signs.reduce((sum, part) => sum + part.filter(v => v > 0).length, 0);
-    return { polygon, odd: on % 2 === 1, margin: [m([1, 0]) - c, m([0, 1]) - c, c] };
-  });
+  const pieces = (net, box, label) => {
+    const [{ weight, bias, outputs }, last] = net;
+    const read = j => last.weight[label * outputs + j] - last.weight[(1 - label) * outputs + j];
+    const start = [0, 0, last.bias[label] - last.bias[1 - label]];
+    let all = [{ polygon: corners(box), on: [], plane: start }];
+    for (let j = 0; j < outputs; j++) {
+      const line = [weight[2 * j], weight[2 * j + 1], bias[j]];
+      all = all.flatMap(({ polygon, on, plane }) => [
+        { polygon: clip(polygon, line), on: [...on, true], plane: plane.map((v, i) => v + read(j) * line[i]) },
+        { polygon: clip(polygon, line.map(v => -v)), on: [...on, false], plane },
+      ]).filter(piece => piece.polygon.length > 2 && area(piece.polygon) > 1e-14);
+    }
+    return all;
+  };
 
   /** The least margin over all pieces, and where: exact up to rounding. */
   const least = all => {
     let best = { value: Infinity };
-    for (const { polygon, margin } of all)
+    for (const { polygon, plane } of all)
       for (const point of polygon) {
-        const v = value(margin, point);
+        const v = value(plane, point);
         if (v < best.value) best = { value: v, point };
       }
     return best;
@@ -69,5 +91,9 @@
     return all;
   };
 
-  Sides.polygons = { clip, pieces, least, level, parts };
+  /** A network 2-n-2 from a record: weights and biases of two layers. */
+  const tiny = ({ weights, biases }) => weights.map(
+    (w, k) => new Sides.Dense(Float64Array.from(w.flat()), Float64Array.from(biases[k])));
+
+  Sides.polygons = { clip, area, corners, pieces, least, level, parts, tiny };
 })(globalThis.Sides);

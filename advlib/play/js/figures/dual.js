@@ -45,7 +45,7 @@
 
   Sides.figures.dual = {
     title: "Drag the tip of w: where does its level line touch the ball?",
-    uses: ["plane", "polygons"],
+    uses: ["polygons"],
     state: { w: [2, 1], x: [.2, .7], p: NORMS.length - 1, eps: .3, box: false, held: "w" },
     build(stage) {
       Object.assign(stage, { worst, least, norms: NORMS });

@@ -9,12 +9,11 @@
 
   Sides.figures.plane = {
     title: "Drag the cross: can the network be fooled within the square?",
-    uses: ["network", "attack", "bounds", "plane", "polygons", "rows"],
+    uses: ["network", "attack", "bounds", "polygons", "rows"],
     needs: ["plane"],
     state: { x: 0, y: 0, eps: .08, cuts: 0 },
     build(stage) {
-      const record = Sides.records.plane, { weights, biases } = record, { number } = Sides.rows;
-      const net = Sides.plane.dense(weights.map((w, k) => [w, biases[k]]));
+      const record = Sides.records.plane, net = Sides.polygons.tiny(record), { number } = Sides.rows;
       const { pieces, least, level, clip, parts } = Sides.polygons;
       const [A, B] = [record.shown.A, record.shown.B].map(k => record.points[k]);
       const whole = { low: [0, 0], high: [1, 1] }, all = [0, 1].map(label => pieces(net, whole, label));
@@ -72,9 +71,9 @@
       stage.hold = hold;
 
       /** SVG for what lies in a box, put by X and Y; `now` adds level lines. */
-      const ground = (list, X, Y, levels) => list.flatMap(({ polygon, margin: p, odd }) => {
+      const ground = (list, X, Y, levels) => list.flatMap(({ polygon, plane: p, on }) => {
         const at = q => q.map(([a, b]) => `${X(a)},${Y(b)}`).join(" "), wrong = clip(polygon, p.map(v => -v));
-        const lines = levels.map(v => [v, level(polygon, p, v)]).filter(([, ends]) => ends);
+        const odd = on.filter(Boolean).length % 2, lines = levels.map(v => [v, level(polygon, p, v)]).filter(([, ends]) => ends);
         return [
           svg("polygon", { points: at(polygon), fill: "var(--s-quiet)", "fill-opacity": odd ? .16 : .04, stroke: "var(--s-quiet)", "stroke-width": .8, "stroke-dasharray": "3 2" }),
           ...wrong.length > 2 ? [svg("polygon", { points: at(wrong), fill: "var(--m-pgd)", "fill-opacity": .3 })] : [],
@@ -97,7 +96,7 @@
       const drawZoom = ({ x, y }, now) => {
         const { low, high } = now.box, wide = Math.max(high[0] - low[0], high[1] - low[1]), k = 276 / wide;
         const X = v => 150 + k * (v - (low[0] + high[0]) / 2), Y = v => 150 - k * (v - (low[1] + high[1]) / 2);
-        const values = now.pieces.flatMap(({ polygon, margin: [a, b, c] }) => polygon.map(([u, v]) => a * u + b * v + c));
+        const values = now.pieces.flatMap(({ polygon, plane: [a, b, c] }) => polygon.map(([u, v]) => a * u + b * v + c));
         const least = Math.min(...values), most = Math.max(...values), step = [.5, 1, 2, 5].find(s => (most - least) / s < 14) ?? 10;
         const levels = [];
         for (let v = Math.ceil(least / step) * step; v <= most; v += step) levels.push(v);
