@@ -5,12 +5,12 @@
   const light = {
     pgd: "#E8703A", exact: "#0072B2", alpha: "#4F8F1F", crown: "#00A37A",
     interval: "#6F9B8A", clean: "#6B6B6B", fgsm: "#B98055", strong: "#C44E00",
-    third: "#B5629B", random: "#A1887F",
+    third: "#B5629B", random: "#A1887F", standard: "#B8860B", robust: "#1899B0",
   };
   const dark = {
     pgd: "#BF4B05", exact: "#3D98DB", alpha: "#5FA033", crown: "#00956D",
     interval: "#4B7666", clean: "#797979", fgsm: "#9C653A", strong: "#E0672B",
-    third: "#B36099", random: "#7A625A",
+    third: "#B36099", random: "#7A625A", standard: "#A17000", robust: "#0089A0",
   };
   const list = colours => Object.entries(colours).map(([k, v]) => `--m-${k}: ${v};`).join(" ");
 
