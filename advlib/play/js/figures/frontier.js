@@ -42,16 +42,16 @@
     const loss = (a, b) => sheets.reduce((s, one) => s + one.chance * Math.log1p(Math.exp(-a * one.a - b * one.b)), 0);
     let a = .5, b = .5;
     for (let step = 0; step < 60; step++) {
-      let ga = 0, gb = 0, haa = 1e-14, hab = 0, hbb = 1e-14;
+      let ga = 0, gb = 0, aa = 1e-14, ab = 0, bb = 1e-14;
       for (const one of sheets) {
         const s = 1 / (1 + Math.exp(a * one.a + b * one.b)), first = one.chance * s, second = first * (1 - s);
         ga -= first * one.a;
         gb -= first * one.b;
-        haa += second * one.a * one.a;
-        hab += second * one.a * one.b;
-        hbb += second * one.b * one.b;
+        aa += second * one.a * one.a;
+        ab += second * one.a * one.b;
+        bb += second * one.b * one.b;
       }
-      const det = haa * hbb - hab * hab, da = (hab * gb - hbb * ga) / det, db = (hab * ga - haa * gb) / det;
+      const det = aa * bb - ab * ab, da = (ab * gb - bb * ga) / det, db = (ab * ga - aa * gb) / det;
       let t = 1;
       const here = loss(a, b);
       while (t > 1e-8 && loss(a + t * da, b + t * db) > here + 1e-15) t /= 2;
