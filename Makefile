@@ -53,7 +53,7 @@ epub: .venv/.installed  ## the whole book as _build/book.epub
 	$(BIN)/python tools/make_epub.py
 
 pages: book  ## every page in the browser, where `make test` takes a sample
-	ADVLIB_ALL_PAGES=1 $(PYTEST) tests/site
+	ADVLIB_ALL_PAGES=1 $(PYTEST) tests/site tests/play
 
 portable: .venv/.installed  ## do the printed digits survive other arithmetic?
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 PYTHONHASHSEED=0 $(BIN)/python -m pytest $(NBVAL) chapters

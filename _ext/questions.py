@@ -2,7 +2,8 @@
 
 ``advlib/exercises/catalogue.toml`` says what each exercise takes and, for what is to be
 recalled or predicted, asks a question. The form is hidden until ``questions.js`` runs,
-on paper and in the ePub it is left out: the solution is folded below in any case.
+on paper and in the ePub it is left out: the solution is folded below in any case. An
+exercise whose answer ``exercises.check`` judges shows its two hints here, too, folded.
 """
 
 import re
@@ -16,6 +17,7 @@ from boxes import box, solution
 from docutils import nodes
 from sphinx.util import logging
 
+from advlib import exercises
 from advlib.exercises import catalogue
 
 SCRIPT = "questions.js"
@@ -30,6 +32,20 @@ class question(nodes.General, nodes.Element):  # noqa: N801 (docutils names node
 
 class part(nodes.General, nodes.TextElement):  # noqa: N801
     """Words of a form, with the HTML ``before`` and ``after`` them."""
+
+
+class clue(nodes.General, nodes.TextElement):  # noqa: N801
+    """A hint, folded under its ``name``."""
+
+
+def hints(number: str) -> list[clue]:
+    """Return the hints to the exercise ``number``: none where no answer is checked."""
+    if number not in exercises.known():
+        return []
+    names = ("A hint", "A further hint")
+    said = zip(names, exercises.about(number).hints, strict=True)
+    made = [(name, f"{text[0].upper()}{text[1:]}.") for name, text in said]
+    return [clue("", "", *inline(text), name=name) for name, text in made]
 
 
 def inline(text: str) -> Iterator[nodes.Node]:
@@ -100,13 +116,16 @@ def add(app, doctree: nodes.document) -> None:
             logger.warning(f"{said} {catalogue.FILE.name}", location=app.env.docname)
             continue
         found["difficulty"], found["minutes"] = exercise.difficulty, exercise.minutes
+        folds = [place for place, c in enumerate(found) if isinstance(c, solution)]
+        place = folds[0] if folds else len(found)
+        for more in reversed(hints(exercise.number)):
+            found.insert(place, more)
         if exercise.question is None:
             continue
         asks = isinstance(exercise.question, catalogue.Choice)
         made = (choice if asks else number)(f"q-{exercise.number}", exercise.question)
         made["number"] = exercise.number
-        folds = [place for place, c in enumerate(found) if isinstance(c, solution)]
-        found.insert(folds[0] if folds else len(found), made)
+        found.insert(place, made)
 
 
 def visit_question(self, node: question) -> None:
@@ -134,6 +153,19 @@ def depart_part(self, node: part) -> None:
     self.body.append(node["after"])
 
 
+def visit_clue(self, node: clue) -> None:
+    """Begin the fold; in the ePub hints and solution would stand open: none there."""
+    if self.builder.name == "epub":
+        raise nodes.SkipNode
+    name = escape(node["name"])
+    self.body.append(f'<details class="hint"><summary>{name}</summary><p>')
+
+
+def depart_clue(self, node: clue) -> None:
+    """End the fold."""
+    self.body.append("</p></details>\n")
+
+
 def script(app, pagename, templatename, context, doctree) -> None:
     """Name the script in the head of a page that asks something."""
     if '<form class="question"' in context.get("body", ""):
@@ -155,6 +187,7 @@ def shorten(app, exception) -> None:
 def setup(app):
     """Register the nodes, the step after boxes are made, and the script."""
     app.add_node(question, html=(visit_question, depart_question))
+    app.add_node(clue, html=(visit_clue, depart_clue))
     app.add_node(part, html=(visit_part, depart_part))
     app.connect("doctree-read", add, priority=600)
     app.connect("html-page-context", script, priority=970)

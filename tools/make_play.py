@@ -14,8 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advlib import data, play, plot, results, zoo
+from advlib import (
+    activations,
+    attacks,
+    data,
+    models,
+    play,
+    plot,
+    results,
+    training,
+    units,
+    words,
+    zoo,
+)
+from advlib.evaluation.masking import SIGNS
 from advlib.files import atomic_write
+from advlib.play.figures import arms
 
 FOLDER = Path(play.__file__).parent / "data"
 # a network of the pages, the recipe it comes from, bits of a weight
@@ -25,6 +39,10 @@ NETWORKS = {
     "ibp": ("small_ibp", 6),
     "cnn": ("cnn_small_pgd_0", 6),
 }
+# of Chapter 3; the first 300 test images' one that fools all four and whose rise of the
+# loss over its prediction is nearest to the four medians, in ratio
+SCALED = ("linear", "dnn_2", "dnn_4", "cnn")
+SCALED_IMAGE = 284
 
 
 def script(shelf: str, name: str, value: dict) -> bytes:
@@ -126,6 +144,143 @@ def mosaic(dataset: data.Dataset) -> dict:
     }
 
 
+def cheats() -> dict:
+    """Return the networks of the record ``masking`` that a reader is asked about.
+
+    Those on MNIST that its thresholds were not fixed on, but for the random ones, whose
+    noise hides little. Shares are of ``images``; ``shown`` and ``fired`` of each check.
+    """
+    record = results.load("masking")["data"]
+    rows = [
+        found
+        for found in record["networks"]
+        if (found["dataset"], found["role"]) == ("mnist", "test")
+        and found["mask"] != "random"
+    ]
+    networks = [
+        {
+            "name": plot.LABELS.get(row["base"], row["base"]),
+            **{key: row[key] for key in ("base", "mask", "eps")},
+            "wrong": [row[f"{way}_wrong"] for way in ("clean", "pgd", "adaptive")],
+            "shown": [row["checks"][name]["value"] for name in SIGNS],
+            "fired": [int(row["checks"][name]["fired"]) for name in SIGNS],
+        }
+        for row in rows
+    ]
+    checks = [[name, *SIGNS[name]] for name in SIGNS]
+    return {"images": record["images"], "checks": checks, "networks": networks}
+
+
+def gates(dataset: data.Dataset) -> dict:
+    """Return the first test image's way to a long attack's end, as the network sees it.
+
+    The small network trained against PGD; the attack is the best of four runs of
+    PGD-40 on the margin loss at 0.3, through ReLU's gradient and a smooth one. What the
+    first layer says is linear along the way: ``start`` + t ``step``. Then ``weight``
+    and ``bias`` of the second, and ``out``, ``last``: best rival minus label.
+    """
+    model = zoo.load("small_pgd", dataset).double().requires_grad_(False)
+    x, y = (part[:1] for part in dataset.test)
+    x, loss = x.double(), attacks.margin_loss
+    twins = [activations.with_gradient(model, smooth=s) for s in (False, True)]
+    turns = iter(2 * twins)
+
+    def run(g: torch.Generator) -> Tensor:
+        return attacks.pgd_linf(next(turns), x, y, 0.3, alpha=0.3 / 8, num_steps=40,
+                                generator=g, loss=loss)  # fmt: skip
+
+    delta = attacks.best_of(run, model, x, y, num_restarts=4, loss=loss)
+    label, rival = int(y), int(model(x + delta).argmax())
+    first, second, third = (part for part in model if isinstance(part, nn.Linear))
+    begin, end = first(x.flatten(1))[0], first((x + delta).flatten(1))[0]
+    numbers = {
+        "start": begin, "step": end - begin, "weight": second.weight,
+        "bias": second.bias, "out": third.weight[rival] - third.weight[label],
+        "last": third.bias[rival] - third.bias[label],
+    }  # fmt: skip
+    rounded = {key: short(value, 4) for key, value in numbers.items()}
+    return rounded | {"label": label, "rival": rival}
+
+
+def guess() -> dict:
+    """Return the eight words on top of directions that Chapter 9b does not print.
+
+    Of 92 dimensions and 92 random directions, raw vectors and those of length one.
+    """
+    vectors, made = words.load("imdb8"), {"first": 9}
+    g = torch.Generator().manual_seed(0)
+    random = units.random_directions(1000, 100, generator=g)[8:100]
+    directions = {"dimensions": torch.eye(100).double()[8:], "random": random}
+    for form, matrix in zip(("raw", "unit"), words.both(vectors.matrix), strict=True):
+        made[form] = {
+            kind: [
+                " ".join(row) for row in vectors.rows(units.top_images(matrix, v, 8))
+            ]
+            for kind, v in directions.items()
+        }
+    return made
+
+
+def short(numbers: Tensor, digits: int) -> list | float:
+    """Return ``numbers`` as nested lists, rounded to ``digits`` after the point."""
+    if numbers.dim():
+        return [short(part, digits) for part in numbers]
+    return round(float(numbers), digits) + 0.0  # no -0.0
+
+
+def plane() -> dict:
+    """Return the network 2-8-2 of Chapter 3 and its points, to four decimals."""
+    points, labels = data.toy("moons", 200)
+    points = points.double()
+    tiny = models.seeded(models.mlp, (1, 1, 2), [8], 2, seed=3).double()
+    training.fit(tiny, points, labels, epochs=300, lr=1.0, batch_size=20)
+    weights = [p.detach() for p in tiny.parameters()]
+    return {
+        "weights": [_short(w) for w in weights[::2]],
+        "biases": [_short(b) for b in weights[1::2]],
+        "points": _short(points),
+        "labels": "".join(map(str, labels.tolist())),
+        "shown": {"A": 2, "B": 9},
+    }
+
+
+def scale(dataset: data.Dataset) -> dict:
+    """Return logits on the way from one test image to the worst point PGD finds.
+
+    As in Chapter 3: radius 0.1, 15 signed steps on the margin. For each network the
+    logits at 21 shares of the way and their derivatives at the image, to four decimals,
+    and the pixels of the changed image.
+    """
+    x, y = (part[SCALED_IMAGE : SCALED_IMAGE + 1] for part in dataset.test)
+    networks = {}
+    for name in SCALED:
+        net, x = zoo.load(name, dataset).double(), x.double()
+        delta = attacks.pgd_linf(
+            net, x, y, 0.1, alpha=0.1 / 4, num_steps=15, loss=attacks.margin_loss
+        )
+        with torch.no_grad():
+            z = net(x + torch.linspace(0, 1, 21).double()[:, None, None, None] * delta)
+        slope = torch.autograd.functional.jacobian(
+            lambda t, net=net, x=x, delta=delta: net(x + t * delta)[0],
+            torch.zeros((), dtype=torch.float64),
+        )
+        networks[name] = {
+            "logits": _short(z),
+            "slope": _short(slope),
+            "changed": _pixels(x + delta),
+        }
+    return {"label": int(y), "image": _pixels(x), "networks": networks}
+
+
+def _pixels(x: Tensor) -> str:
+    pixels = (x * 255).round().to(torch.uint8)
+    return base64.b64encode(pixels.numpy().tobytes()).decode()
+
+
+def _short(values: Tensor) -> list:
+    return values.double().mul(1e4).round().div(1e4).tolist()
+
+
 def make() -> dict[str, bytes]:
     """Return all files of ``advlib/play/data``, name and content."""
     dataset = data.load("mnist")
@@ -133,8 +288,19 @@ def make() -> dict[str, bytes]:
     files = {f"{name}.js": script("notes", name, made[name]) for name in made}
     shown = digits(dataset, made)
     files["digits.js"] = script("images", "digits", shown)
-    files["mosaic.js"] = script("records", "mosaic", mosaic(dataset))
-    return files
+    records = {
+        "arms": arms.data(),
+        "mosaic": mosaic(dataset),
+        "cheats": cheats(),
+        "gates": gates(dataset),
+        "guess": guess(),
+        "plane": plane(),
+        "scale": scale(dataset),
+    }
+    return files | {
+        f"{name}.js": script("records", name, record)
+        for name, record in records.items()
+    }
 
 
 def main() -> None:

@@ -11,6 +11,10 @@ one run of one browser, 390 px wide, its processor four times slower, on a line 
 
 and the ratio to the page before. Without ``--before`` this build alone; ``--weight``
 only counts bytes, which needs no slow line and is exact.
+
+A second table holds the figures that the reader plays with, on a processor that is not
+slowed: kB that a page loads for them, the longest redraw of ten moves in milliseconds,
+in which the page does not answer, and milliseconds until what a worker computes stands.
 """
 
 import argparse
@@ -56,6 +60,31 @@ SCROLL = """async () => {
     scrollTo(0, y);
     await new Promise(done => setTimeout(done, 30));
   }
+}"""
+
+
+PLAY = "/_static/play/"
+MOVE = """async host => {
+  const wait = ms => new Promise(done => setTimeout(done, ms));
+  const settled = async () => {
+    const began = performance.now();
+    do await wait(5); while (host.dataset.busy === 'true');
+    return performance.now() - began;
+  };
+  const slider = host.querySelector('input[type=range]');
+  await settled();
+  let redraw = 0, work = 0;
+  for (let k = 0; k < 10; k++) {
+    if (slider) {
+      const up = Number(slider.value) < Number(slider.max);
+      if (up) slider.stepUp(); else slider.value = slider.min;
+      slider.dispatchEvent(new Event('input', {bubbles: true}));
+    } else host.stage.redraw();
+    await wait(100);
+    redraw = Math.max(redraw, host.stage.took);
+    if (host.dataset.busy) work = Math.max(work, 100 + await settled());
+  }
+  return {redraw, work};
 }"""
 
 
@@ -132,6 +161,36 @@ def measure(browser: Browser, url: str, slow: bool) -> dict[str, float]:
     return {"kB": sum(sizes) / 1000, **found}
 
 
+def played(browser: Browser, url: str) -> list[dict[str, float | str]]:
+    """Return name, kB, ms of a redraw and of the work behind, of each moving figure.
+
+    What two figures of a page share is counted with the first.
+    """
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    link = context.new_cdp_session(page)
+    link.send("Network.enable")
+    asked: dict[str, str] = {}
+    sizes: list[float] = []
+    link.on("Network.requestWillBeSent",
+            lambda e: asked.update({e["requestId"]: e["request"]["url"]}))  # fmt: skip
+    link.on("Network.loadingFinished", lambda e: PLAY in asked.get(e["requestId"], "")
+            and sizes.append(e["encodedDataLength"]))  # fmt: skip
+    page.goto(url, wait_until="load", timeout=120_000)
+    found = []
+    for place in page.locator("[data-play]").all():
+        sizes.clear()
+        place.scroll_into_view_if_needed()
+        page.wait_for_function("e => e.dataset.ready !== undefined",
+                               arg=place.element_handle(), timeout=60_000)  # fmt: skip
+        page.wait_for_load_state("networkidle")
+        weight = sum(sizes) / 1000
+        moves = place.evaluate(MOVE)
+        found.append({"name": place.get_attribute("data-play"), "kB": weight, **moves})
+    context.close()
+    return found
+
+
 def median(browser: Browser, url: str, slow: bool, rounds: int) -> dict[str, float]:
     """Return the median of several visits, each a first one."""
     runs = [measure(browser, url, slow) for _ in range(rounds)]
@@ -178,6 +237,15 @@ def main() -> None:
                 )
                 table[name] = {"now": now, "before": before}
                 print(row(name, now, before), flush=True)
+        print(f"\n{'figure':38} {'kB':>7} {'redraw':>7} {'worker':>7}")
+        for name in names:
+            if 'data-play="' not in (options.site / f"{name}.html").read_text("utf8"):
+                continue
+            table[name]["played"] = played(browser, f"{here}/{name}.html")
+            for one in table[name]["played"]:
+                label = f"{name.split('/')[-1][:24]}: {one['name']}"
+                print(f"{label[:38]:38} {one['kB']:7.1f} {one['redraw']:7.1f}"
+                      f" {one['work']:7.0f}", flush=True)  # fmt: skip
         browser.close()
     if options.save:
         options.save.write_text(json.dumps(table, indent=1))

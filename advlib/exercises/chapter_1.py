@@ -186,10 +186,10 @@ EXERCISES = [
         "PGD from nothing",
         "a function of (model, x, y, eps) that returns delta, shaped as x",
         (
-            "the gradient you need is that of the loss with respect to x + delta: "
-            "torch.autograd.grad(loss, moved) gives it for all images at once",
-            "after each step clamp twice: delta to [-eps, eps], then delta to "
-            "[-x, 1 - x], which keeps x + delta inside the box",
+            "the gradient you need is that of the loss with respect to `x + delta`: "
+            "`torch.autograd.grad(loss, moved)` gives it for all images at once",
+            "after each step clamp twice: delta to `[-eps, eps]`, then delta to "
+            "`[-x, 1 - x]`, which keeps `x + delta` inside the box",
         ),
         _judge_pgd,
     ),
@@ -201,8 +201,8 @@ EXERCISES = [
         (
             "keep two radii: at `low` FGSM fails, at `high` it succeeds; ask in the "
             "middle and move the one that agrees",
-            "stop when high - low is below 0.001, and return `high`: only there is an "
-            "image that fools the network in your hands",
+            "stop when `high - low` is below 0.001, and return `high`: only there "
+            "is an image that fools the network in your hands",
         ),
         _judge_bisection,
     ),

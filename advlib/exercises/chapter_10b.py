@@ -146,8 +146,9 @@ EXERCISES = [
         (
             "the torus of a convolution has the shape of *its* input; "
             "`models.output_shape(layer, shape)` follows the shape through a layer",
-            "go through the layers; at each nn.Conv2d note lipschitz.circular_norm("
-            "layer, shape), then replace shape by models.output_shape(layer, shape)",
+            "go through the layers; at each `nn.Conv2d` note "
+            "`lipschitz.circular_norm(layer, shape)`, then replace shape by "
+            "`models.output_shape(layer, shape)`",
         ),
         _judge,
     )

@@ -124,10 +124,11 @@ EXERCISES = [
         "worst loss is after the smooth update than after ReLU's, in per cent of the "
         "worst loss before",
         (
-            "worst(model, x, y, 0.3) finds a delta, and once more with that delta as a "
-            "further start gives the worst loss before the step and `far`",
-            "for each twin of either(model) take after_step(model, twin, x + far, y), "
-            "and on that network worst(..., 0.3, far)[0]; subtract, divide, times 100",
+            "`worst(model, x, y, 0.3)` finds a delta, and once more with that delta "
+            "as a further start gives the worst loss before the step and `far`",
+            "for each twin of `either(model)` take `after_step(model, twin, x + "
+            "far, y)`, and on that network `worst(..., 0.3, far)[0]`; subtract, "
+            "divide, times 100",
         ),
         _judge,
     )

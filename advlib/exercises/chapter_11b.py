@@ -115,7 +115,7 @@ EXERCISES = [
         (
             "`two_way` takes two arrays, seeds x images, and returns the mean gap and "
             "the two ends of its interval",
-            "cut both arrays to [:seeds, :images], call two_way, return high - low",
+            "cut both arrays to `[:seeds, :images]`, call two_way, return `high - low`",
         ),
         _judge,
     )

@@ -213,8 +213,8 @@ EXERCISES = [
         "The common factor in l2",
         WANTED,
         (
-            "the length of min(lambda |w_i|, room_i) grows with lambda: bisect for the "
-            "lambda at which it is eps",
+            "the length of `min(lambda |w_i|, room_i)` grows with lambda: bisect "
+            "for the lambda at which it is eps",
             "double the upper end until the length reaches eps, but not for ever: with "
             "a large eps every pixel ends at its room, and that is the answer",
         ),

@@ -112,10 +112,10 @@ EXERCISES = [
         "a function of (weight, bias, image, y, eps), for one image, that returns the "
         "bound on its cross-entropy",
         (
-            "`two_rivals` wants the rows weight[j] - weight[y] and weight[k] - "
-            "weight[y], and returns two leads at each corner, still without biases",
-            "for each pair j < k add both biases, take exp of both, add, and take the "
-            "maximum over the corners; the bound is log(1 + sum / (K - 2))",
+            "`two_rivals` wants the rows `weight[j] - weight[y]` and `weight[k] - "
+            "weight[y]`, and returns two leads at each corner, still without biases",
+            "for each pair j < k add both biases, take exp of both, add, and take "
+            "the maximum over the corners; the bound is `log(1 + sum / (K - 2))`",
         ),
         _judge,
     )

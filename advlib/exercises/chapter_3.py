@@ -185,8 +185,8 @@ EXERCISES = [
         "a function of (net, point, label, eps), for a network built as `tiny`, that "
         "returns a lower bound on the margin in the square",
         (
-            "interval arithmetic on W1 x + b1 tells the units that are on in the whole "
-            "square, those that are off, and the open ones",
+            "interval arithmetic on `W1 x + b1` tells the units that are on in the "
+            "whole square, those that are off, and the open ones",
             "in each coordinate the slope lies between (sum over those on + the "
             "negative open ones) and (sum over those on + the positive open ones); "
             "the margin falls at most by eps times the larger size, summed over both",

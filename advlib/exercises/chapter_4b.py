@@ -92,7 +92,7 @@ EXERCISES = [
         (
             "the layer `x > 0.5` has slope 0 wherever it has one; the attacker may put "
             "any other slope in its place, as long as the values stay",
-            "a surrogate layer that returns x + (binary(x) - x).detach() has the "
+            "a surrogate layer that returns `x + (binary(x) - x).detach()` has the "
             "values of the defence and the slope of the identity: run PGD on it, in "
             "front of the network",
         ),

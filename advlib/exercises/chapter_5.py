@@ -102,7 +102,7 @@ EXERCISES = [
         "a function of (network, image, label, eps), one image and its label with "
         "their batch dimension, that returns by how much the margin falls",
         (
-            "the runner-up has the second largest logit: topk(2).indices[1]",
+            "the runner-up has the second largest logit: `topk(2).indices[1]`",
             "`exact.milp_margin(..., box=True).margin` minus the same with box=False",
         ),
         _judge,

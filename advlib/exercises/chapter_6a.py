@@ -79,8 +79,8 @@ EXERCISES = [
         (
             "`walk(layers, pre, square, slopes)` takes one tensor of slopes for each "
             "ReLU layer, the lowest first",
-            "slopes = [tensor([t, 0.5]), tensor([1.0, 1.0])], in float64; the second "
-            "unit of the first layer has no influence",
+            "`slopes = [tensor([t, 0.5]), tensor([1.0, 1.0])]`, in float64; the "
+            "second unit of the first layer has no influence",
         ),
         _judge,
     )

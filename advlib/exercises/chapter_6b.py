@@ -98,11 +98,11 @@ EXERCISES = [
         "the network: one pixel in [0, 1], two classes, float64; the margin is that of "
         "class 0 against class 1",
         (
-            "a unit that is always on, such as z_hat + 2, carries z_hat through the "
-            "ReLU unharmed",
-            "one hidden layer of two units: z_hat = 3 x - 1 and z_hat + 2; the first "
-            "logit is -1 times the first unit plus 2/3 times the second, the other "
-            "logit 0",
+            "a unit that is always on, such as `z_hat + 2`, carries z_hat through "
+            "the ReLU unharmed",
+            "one hidden layer of two units: `z_hat = 3 x - 1` and `z_hat + 2`; the "
+            "first logit is -1 times the first unit plus 2/3 times the second, the "
+            "other logit 0",
         ),
         _judge,
     )

@@ -202,9 +202,9 @@ EXERCISES = [
         (
             "`bounds.relu_bounds(..., method='interval', clip=...)` gives `pre`; "
             "the chapter's `clip` turns phases into what it takes, and None stays None",
-            "after the last ReLUs fold the two logits into one row w = W[y] - W[j]: "
-            "positive entries meet the lower ends, negative ones the upper, and the "
-            "difference of the biases comes on top",
+            "after the last ReLUs fold the two logits into one row `w = W[y] - "
+            "W[j]`: positive entries meet the lower ends, negative ones the upper, "
+            "and the difference of the biases comes on top",
         ),
         _judge,
     ),
@@ -218,7 +218,8 @@ EXERCISES = [
             "'certified' only for a proof, and 'unknown' otherwise: nothing is lost",
             "PGD with the margin loss finds most attacks, "
             "`bounds.alpha_crown_margins` gives most proofs; for the rest split one "
-            "ReLU, or let `branch_and_bound.branch_and_bound` do it with a time_limit",
+            "ReLU, or let `branch_and_bound.branch_and_bound` do it with a "
+            "`time_limit`",
         ),
         _judge_verifier,
     ),

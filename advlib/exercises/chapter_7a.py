@@ -111,8 +111,8 @@ EXERCISES = [
         (
             "if the two networks are equally good, each image on which they differ is "
             "a throw of a fair coin",
-            "add the chances of 0, 1, ..., min(first, second) heads in first + second "
-            "throws, double the sum for the other tail, and cut at 1",
+            "add the chances of 0, 1, ..., `min(first, second)` heads in first + "
+            "second throws, double the sum for the other tail, and cut at 1",
         ),
         _judge,
     )

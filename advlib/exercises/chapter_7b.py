@@ -104,8 +104,9 @@ EXERCISES = [
         (
             "an order permutes the columns of the row, and the pixels low and high "
             "with them",
-            "for each order call lower_end([(row[:, order], bias)], low[order], "
-            "high[order], outward)[0, 0], once with outward False and once with True",
+            "for each order call `lower_end([(row[:, order], bias)], low[order], "
+            "high[order], outward)[0, 0]`, once with outward False and once with "
+            "True",
         ),
         _judge,
     )

@@ -119,8 +119,9 @@ EXERCISES = [
         "returns mean, low and high of second - first and the detectable difference",
         (
             "subtract seed by seed; everything else is said about these differences",
-            "evaluation.mean_interval(gap) gives three of the numbers, "
-            "evaluation.detectable_difference(gap.std(ddof=1), len(gap)) the fourth",
+            "`evaluation.mean_interval(gap)` gives three of the numbers, "
+            "`evaluation.detectable_difference(gap.std(ddof=1), len(gap))` the "
+            "fourth",
         ),
         _judge,
     )

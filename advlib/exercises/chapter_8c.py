@@ -90,9 +90,10 @@ EXERCISES = [
         "a function of (gap, size), the paired differences that were measured and the "
         "difference to be seen, that returns the smallest number of seeds, at least 2",
         (
-            "the spread is gap.std(ddof=1), whatever the number of seeds that you plan",
-            "try n = 2, 3, ... until evaluation.detectable_difference(spread, n) is at "
-            "most the size",
+            "the spread is `gap.std(ddof=1)`, whatever the number of seeds that you "
+            "plan",
+            "try n = 2, 3, ... until `evaluation.detectable_difference(spread, n)` "
+            "is at most the size",
         ),
         _judge,
     )

@@ -165,8 +165,8 @@ EXERCISES = [
         (
             "`differences(cell, kind, num=num)` gives one cell's three differences; "
             "`welch` pools the cells",
-            "welch adds up the means of its parts, so hand it each cell's differences "
-            "divided by 4",
+            "`welch` adds up the means of its parts, so hand it each cell's "
+            "differences divided by 4",
         ),
         _judge_pooled,
     ),
@@ -177,9 +177,10 @@ EXERCISES = [
         "returns mean, low and high over the seeds of units minus random directions",
         (
             "`extra[*cell, True]` lists the trained networks of a cell; each has "
-            "one[kind]['units'] and one[kind]['gaussian'] under 'seen_by_another'",
+            "`one[kind]['units']` and `one[kind]['gaussian']` under "
+            "'seen_by_another'",
             "subtract seed by seed, and give the three differences to "
-            "evaluation.mean_interval",
+            "`evaluation.mean_interval`",
         ),
         _judge_alike,
     ),

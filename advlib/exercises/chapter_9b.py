@@ -74,9 +74,10 @@ EXERCISES = [
         "a function of (name, words), as in ('cbow-1', 5), that returns the difference "
         "of mean cosines, its low and its high end",
         (
-            "content['models'][name]['unit'] holds the scores at length one; that of "
-            "10 words stands there itself, the others under 'k = 5' and 'k = 20'",
-            "each part has ['cosine']['difference']: mean, low, high",
+            "`content['models'][name]['unit']` holds the scores at length one; that "
+            "of 10 words stands there itself, the others under 'k = 5' and 'k = "
+            "20'",
+            "each part has `['cosine']['difference']`: mean, low, high",
         ),
         _judge,
     )

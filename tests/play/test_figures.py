@@ -2,17 +2,15 @@
 
 import base64
 import json
-import math
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
-from advlib import attacks, bounds, play, plot
+from advlib import play, plot
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "_ext"))
@@ -20,111 +18,6 @@ sys.path.insert(0, str(ROOT / "_ext"))
 import pictures  # noqa: E402
 import play as places  # noqa: E402
 from hands import SMALL, WIDER, packed, stage, verdict  # noqa: E402
-
-
-def strokes(kind: str, seed: int) -> list[list[tuple[float, float]]]:
-    """Return a digit as strokes in [0, 1], a little different for each ``seed``."""
-    rng = np.random.default_rng(seed)
-    lean, size = rng.uniform(-0.05, 0.05), rng.uniform(0.25, 0.35)
-    turn = [2 * math.pi * k / 14 for k in range(15)]
-    made = {
-        "one": [[(0.5 + lean, 0.5 - size), (0.5 - lean, 0.5 + size)]],
-        "seven": [[(0.3, 0.2), (0.7 + lean, 0.22), (0.45, 0.8)]],
-        "zero": [[(0.5 + 0.7 * size * math.sin(t), 0.5 - size * math.cos(t))
-                  for t in turn]],
-    }  # fmt: skip
-    return made[kind]
-
-
-def draw(page: Page, lines: list[list[tuple[float, float]]]) -> None:
-    """Draw ``lines`` on the pad by mouse."""
-    pad = page.locator(".pens canvas")
-    pad.scroll_into_view_if_needed()
-    box = pad.bounding_box()
-    for line in lines:
-        points = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
-                  for x, y in line]  # fmt: skip
-        page.mouse.move(*points[0])
-        page.mouse.down()
-        for point in points[1:]:
-            page.mouse.move(*point, steps=3)
-        page.mouse.up()
-
-
-@pytest.mark.parametrize(("kind", "seed"), [("one", 0), ("seven", 1), ("zero", 2)])
-def test_a_drawing_is_held_as_advlib_holds_it(opened, kind: str, seed: int) -> None:
-    """Drawn by mouse: like MNIST's in size and place; all numbers are advlib's."""
-    page = opened("playground")
-    draw(page, strokes(kind, seed))
-    said = verdict(page)
-    drawn, found = stage(page, "({x: [...s.image().x], label: s.image().label})"), None
-    found = stage(page, "JSON.parse(JSON.stringify(s.found()))")
-    x = torch.tensor(drawn["x"]).double().view(1, 1, 28, 28)
-    ink = x[0, 0].nonzero().double()
-    assert 18 <= (ink.max(0).values - ink.min(0).values).max() <= 21
-    middle = (x[0, 0].sum(1) @ torch.arange(28.0).double()) / x.sum()
-    assert abs(float(middle) - 13.5) < 0.3
-    model, y = play.from_note(play.stored("standard")), torch.tensor([drawn["label"]])
-    others = torch.arange(10) != drawn["label"]
-    z = model(x)[0]
-    assert int(z.argmax()) == drawn["label"]
-    expected = {
-        "clean": z[drawn["label"]] - z[others].max(),
-        "interval": bounds.interval_margins(model, x, y, 0.05)[0, others].min(),
-        "crown": bounds.crown_margins(model, x, y, 0.05)[0, others].min(),
-        "slopes": bounds.alpha_crown_margins(model, x, y, 0.05)[0, others].min(),
-    }
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(float(value), abs=1e-4), name
-    delta = attacks.pgd_linf(model, x, y, 0.05, alpha=2.5 * 0.05 / 40, num_steps=40)
-    end = model(x + delta)[0]
-    assert found["attack"] <= float(end[drawn["label"]] - end[others].max()) + 1e-3
-    assert found["exact"]["lower"] <= found["attack"] + 1e-9
-    sides = max(found["slopes"], found["exact"]["lower"]), found["exact"]["upper"]
-    assert said == (
-        "fooled" if sides[1] <= 0 else "safe" if sides[0] > 1e-6 else "open"
-    )
-
-
-def test_keys_draw_as_the_mouse_does(opened) -> None:
-    """Space, arrows and Backspace; the same pixels as a line of the mouse."""
-    page = opened("playground")
-    page.locator(".pens canvas").focus()
-    page.keyboard.press("Space")
-    for _ in range(12):
-        page.keyboard.press("ArrowDown")
-    page.keyboard.press("Space")
-    verdict(page)
-    typed = stage(page, "s.get().drawing")
-    assert stage(page, "s.get().digit") == "own"
-    page.get_by_role("button", name="Clear").click()
-    draw(page, [[(0.5, 0.3), (0.5, 0.3 + 12 / 28)]])
-    verdict(page)
-    assert stage(page, "s.get().drawing") == typed
-    page.locator(".pens canvas").focus()
-    page.keyboard.press("Backspace")
-    verdict(page)
-    assert stage(page, "Math.max(...s.image().x)") == 0
-
-
-def test_the_address_remembers(opened) -> None:
-    """A drawing, radius, label and network come back from the hash, as they were."""
-    page = opened("playground")
-    draw(page, strokes("seven", 4))
-    page.get_by_role("radio", name="intervals").check()
-    page.get_by_role("slider").fill("0.12")
-    page.get_by_role("group", name="label of your drawing").get_by_role(
-        "radio", name="3", exact=True
-    ).check()
-    first = verdict(page)
-    page.wait_for_function("location.hash.includes('label=3')")
-    kept, hash = stage(page, "s.get()"), page.evaluate("location.hash")
-    assert len(hash) < 600
-    again = opened("playground", hash=hash)
-    assert stage(again, "s.get()") == kept
-    assert verdict(again) == first == "misread"
-    broken = opened("playground", hash="#eps=7&net=other&draw=!&digit=x&label=99")
-    assert stage(broken, "s.get()") == stage(opened("playground"), "s.get()")
 
 
 def test_sliding_and_switching(opened) -> None:
@@ -153,38 +46,6 @@ def test_sliding_and_switching(opened) -> None:
     assert "between" in page.locator(".sides svg").last.get_attribute("aria-label")
 
 
-def test_touch(opened) -> None:
-    """On a phone: a finger draws and taps; the page does not scroll meanwhile."""
-    page = opened("playground", width=390, has_touch=True, is_mobile=True, mode="dark")
-    page.get_by_role("radio", name="PGD", exact=True).tap()
-    box = page.locator(".pens canvas").bounding_box()
-    touch = page.context.new_cdp_session(page)
-    x, top = box["x"] + box["width"] / 2, box["y"] + 0.2 * box["height"]
-    before = page.evaluate("scrollY")
-    for kind, part in [("Start", 0), ("Move", 0.3), ("Move", 0.6), ("End", None)]:
-        points = [] if part is None else [{"x": x, "y": top + part * box["height"]}]
-        touch.send(
-            "Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points}
-        )
-    verdict(page)
-    assert stage(page, "s.get().net") == "pgd"
-    assert stage(page, "s.get().digit") == "own"
-    assert stage(page, "Math.max(...s.image().x)") == 1
-    assert page.evaluate("scrollY") == before
-
-
-def test_the_convolutional_network_comes_when_chosen(opened) -> None:
-    """It is not loaded before; its numbers come from the helper, and are advlib's."""
-    page = opened("playground", hash="#eps=0.1&digit=0&net=standard")
-    assert page.evaluate("Sides.notes.cnn === undefined")
-    page.get_by_role("radio", name="PGD, convolutional").click()
-    page.wait_for_function("Sides.notes.cnn", timeout=20_000)
-    assert verdict(page) == "safe"
-    model, x = play.from_note(play.stored("cnn")), play.images("digits")[:1]
-    crown = bounds.crown_margins(model, x, torch.tensor([0]), 0.1)[0, 1:].min()
-    assert stage(page, "s.found().crown") == pytest.approx(float(crown), abs=1e-4)
-
-
 @pytest.mark.parametrize("name", [*play.names(), "playground"])
 @pytest.mark.parametrize(("width", "mode"), [(320, "light"), (390, "dark")])
 def test_narrow_pages(opened, name: str, width: int, mode: str) -> None:
@@ -210,24 +71,36 @@ def test_colours_are_those_of_the_printed_figures(opened) -> None:
         assert look["dark"][name] == "#{:02X}{:02X}{:02X}".format(*turned)
 
 
-def parts(name: str) -> list[str]:
-    """Return the texts that a page with the figure ``name`` loads."""
-    figure, files = import_module(f"advlib.play.figures.{name}"), places.files()
-    needs = [f"data/{part}.js" for part in figure.NEEDS]
-    scripts = [f"{part}.js" for part in ("start", "look", "stage", "draw")]
-    scripts += [f"{part}.js" for part in figure.USES]
-    return [files[part] for part in (*scripts, *needs, f"figures/{name}.js")]
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+LABELS = "all => all.map(e => e.getAttribute('aria-label'))"
+STOPS = """.sides :is(input:not([type=radio]), input[type=radio]:checked, button,
+[tabindex='0'], select):not(:disabled)"""
 
 
-@pytest.mark.parametrize("name", play.names())
-def test_weights(name: str) -> None:
-    """The interactive part of a chapter; the squeeze's three networks come later."""
-    texts = parts(name)
-    if name == "squeeze":
-        assert 20 < packed(texts) <= 65
-        later = {places.files()[f"data/{net}.js"] for net in ("pgd", "ibp")}
-        texts = [text for text in texts if text not in later]
-    assert packed(texts) <= 60
+def parts(name: str) -> set[str]:
+    """Return the files that a page with the figure ``name`` loads at once."""
+    figure = import_module(f"advlib.play.figures.{name}")
+    scripts = {"start", "look", "stage", "draw", *figure.USES, f"figures/{name}"}
+    later = {"pgd", "ibp"} if name == "squeeze" else set()  # when they are chosen
+    data = {f"data/{part}" for part in figure.NEEDS if part not in later}
+    return {f"{part}.js" for part in scripts | data}
+
+
+def test_the_weight_of_the_squeeze() -> None:
+    """Even with its three networks."""
+    nets = {f"data/{net}.js" for net in ("pgd", "ibp")}
+    texts = [places.files()[part] for part in parts("squeeze") | nets]
+    assert 20 < packed(texts) <= 65
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_weight_of_a_chapter(path: Path) -> None:
+    """All its figures that play, and what they build on: at most 60 kB."""
+    cells = json.loads(path.read_text(encoding="utf8"))["cells"]
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    names = places.CALL.findall(code)
+    loaded = set().union(*(parts(name) for name in names))
+    assert packed([places.files()[part] for part in loaded]) <= 60
 
 
 def test_the_weight_of_the_playground() -> None:
@@ -256,11 +129,14 @@ def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """Static: the picture alone; else the figure, too. An unknown name is refused."""
     assert "squeeze" in play.names()
     monkeypatch.setenv("ADVLIB_PLAY", "static")
-    data = play.show("squeeze")._repr_mimebundle_()
+    data, size = play.show("squeeze")._repr_mimebundle_()
     assert set(data) == {"image/png", "text/plain"}
-    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    png = base64.b64decode(data["image/png"])
+    assert png.startswith(b"\x89PNG")
+    dots = int.from_bytes(png[16:20], "big") / size["image/png"]["width"]
+    assert abs(dots - 2) < 0.01
     monkeypatch.delenv("ADVLIB_PLAY")
-    data = play.show("squeeze")._repr_mimebundle_()
+    data, _ = play.show("squeeze")._repr_mimebundle_()
     assert data["text/html"].count("<script>") == data["text/html"].count("</script>")
     with pytest.raises(ValueError, match="squeeze"):
         play.show("other")
@@ -285,15 +161,59 @@ def test_a_notebook_shows_it_alive(browser: Browser, tmp_path: Path) -> None:
     assert said == []
 
 
-def test_every_figure_has_both_halves(opened) -> None:
-    """A static one and one that moves, which asks for what Python gives."""
-    for name in play.names():
-        page = opened(name)
-        figure = import_module(f"advlib.play.figures.{name}")
-        asked = page.evaluate(f"Sides.figures.{name}")
-        assert set(asked.get("needs", [])) <= set(figure.NEEDS)
-        assert tuple(asked.get("uses", [])) == tuple(figure.USES)
-        page.close()
+@pytest.mark.parametrize("name", play.names())
+def test_every_figure_has_both_halves_and_moves_by_keys(opened, name: str) -> None:
+    """It asks for what Python gives; every stop of the keyboard leads on, in words.
+
+    The reader has asked for less motion, so nothing may be under way afterwards.
+    """
+    page, figure = (
+        opened(name, reduced_motion="reduce"),
+        import_module(f"advlib.play.figures.{name}"),
+    )
+    asked = page.evaluate(f"Sides.figures.{name}")
+    assert set(asked.get("needs", [])) <= set(figure.NEEDS)
+    assert tuple(asked.get("uses", [])) == tuple(figure.USES)
+    assert stage(page, "s.still")
+    words = page.locator(".sides [role=status]")
+    pictures = page.locator(".sides [role=img]")
+    page.wait_for_function(
+        "document.querySelector('.sides [role=status]').textContent.length > 20"
+    )
+    before = words.text_content(), pictures.evaluate_all(LABELS)
+    stops = page.locator(STOPS)
+    assert stops.count() > 0
+    for stop in stops.all()[:6]:
+        stop.focus()
+        slides = stop.get_attribute("type") == "range"
+        for key in ("ArrowLeft", "ArrowLeft") if slides else ("ArrowRight", "Space"):
+            page.keyboard.press(key)
+    page.wait_for_function(  # it is said when the reader pauses
+        "old => document.querySelector('.sides [role=status]').textContent !== old",
+        arg=before[0],
+    )
+    after = pictures.evaluate_all(LABELS)
+    assert pictures.count() == 0 or after != before[1]
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
+def test_keys_stay_with_the_figure(opened) -> None:
+    """JupyterLab listens in the document, and would take the arrows from a slider."""
+    page = opened("squeeze")
+    page.evaluate(
+        "document.addEventListener('keydown', event => {"
+        " (window.heard ??= []).push(event.key); event.preventDefault(); })"
+    )
+    slider = page.get_by_role("slider")
+    before = slider.input_value()
+    slider.press("ArrowRight")
+    assert float(slider.input_value()) > float(before)
+    slider.press("Escape")
+    assert page.evaluate("window.heard") == ["Escape"]
+
+
+def test_no_figure_is_half() -> None:
+    """Each that moves has a static one; the playground has its page."""
     moving = {Path(name).stem for name in places.files() if "figures/" in name}
     assert moving == {*play.names(), "playground"}
 

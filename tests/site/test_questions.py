@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page
 from shots import ALL
 
+from advlib import exercises
 from advlib.exercises import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +148,31 @@ def test_a_number(page: Page, base: str, way: str) -> None:
     assert says(found, "Right. Found: 0.13, so is yours.")
     assert says(found, f"{asked.inside} {asked.after}")
     assert found.locator(".reply .wrong").count() == 0
+
+
+def test_hints_are_graded(page: Page, base: str) -> None:
+    """A second hint shows when the first is open; on paper there are none."""
+    page.goto(f"{base}/chapters/01_introduction.html")
+    coded = [e for e in EXERCISES.values() if e.number in exercises.known()]
+    here = [e for e in coded if e.number.startswith("1.")]
+    hints = page.locator("details.hint")
+    assert hints.count() == 2 * len(here) >= 2
+    first, second = hints.nth(0), hints.nth(1)
+    first.scroll_into_view_if_needed()
+    assert first.is_visible()
+    assert not second.is_visible()
+    first.locator("summary").focus()
+    page.keyboard.press("Enter")
+    second.locator("summary").click()
+    for found, text in zip((first, second), exercises.about("1.6").hints, strict=True):
+        shown = found.locator("p")
+        assert shown.is_visible()
+        said = words(shown.text_content()).lower()
+        assert said == words(f"{text}.").replace("`", "").lower()
+    below = "e => e.closest('.exercise').querySelector('.hint ~ .solution') !== null"
+    assert first.evaluate(below)
+    page.emulate_media(media="print")
+    assert not first.is_visible()
 
 
 def test_what_was_answered_is_kept(page: Page, base: str) -> None:

@@ -58,7 +58,11 @@
           return;
         }
         const shown = upper ?? lower, free = X(shown) + 52 < right();
-        const beside = upper !== undefined && X(lower ?? -1e9) < X(upper) - 52 ? false : free;
+        const covers = from => from < zero && zero < from + 40; // the line at zero
+        const after = X(shown) + 7, before = X(shown) - 47;
+        const wants = upper !== undefined && X(lower ?? -1e9) < X(upper) - 52 ? false : free;
+        const beside = !wants && covers(before) && !covers(after) && free ? true
+          : wants && covers(after) && !covers(before) ? false : wants;
         text(X(shown) + (beside ? 7 : -7), base, number(shown), { "text-anchor": beside ? "start" : "end" });
       });
       if (last) {

@@ -36,6 +36,9 @@
     const id = `sides-${++count}`, controls = {}, state = { ...figure.state };
     const said = make("p", { className: "hidden", attributes: { role: "status", "aria-live": "polite" } });
     host.classList.add("sides");
+    host.addEventListener("keydown", event => { // else JupyterLab takes them away
+      if (/^(Arrow|Home|End|Page|Enter| )/.test(event.key)) event.stopPropagation();
+    });
     if (!host.hasAttribute("role")) host.setAttribute("role", "group");
     host.setAttribute("aria-label", figure.title ?? figure.name ?? "figure");
     host.replaceChildren();
@@ -47,7 +50,9 @@
       asked = true;
       requestAnimationFrame(async () => {
         asked = false;
+        const began = performance.now();
         await draw({ ...state });
+        stage.took = performance.now() - began; // in which the page does not answer, ms
         host.dataset.ready = ""; // it has been drawn once
       });
     };
