@@ -119,6 +119,44 @@ def guess() -> dict:
     return made
 
 
+def turn(dataset: data.Dataset) -> dict:
+    """Return what turning an arrow between two units needs, as Chapter 9a has it.
+
+    The two live units of largest variance in ``cnn_shallow_0``; 250 test images as
+    points; every image that is among the top eight at some whole degree, 4 bits a
+    pixel; and how many of 1000 random directions have 0, 1, ..., 8 of 8 in one class.
+    """
+    net, (x, y) = zoo.load("cnn_shallow_0", dataset).double(), dataset.test
+    live = units.live_units(units.features(net, dataset.validation[0].double(), -2))
+    phi = units.features(net, x.double(), -2)[:, live]
+    pair = phi.std(0).argsort(descending=True)[:2]
+    plane = phi[:, pair].round(decimals=4)
+    tops = units.top_images(plane, degrees(), 8)
+    seen = tops.unique()
+    v = units.random_directions(
+        1000, phi.shape[1], generator=torch.Generator().manual_seed(0)
+    )
+    pure = (8 * units.purity(y[units.top_images(phi, v, 8)])).round().long()
+    pixels = (15 * x[seen]).round().to(torch.uint8).flatten()
+    return {
+        "units": live.nonzero().flatten()[pair].tolist(),
+        "points": [
+            [*short(p, 2), int(c)] for p, c in zip(plane[:250], y, strict=False)
+        ],
+        "places": seen.tolist(),
+        "labels": y[seen].tolist(),
+        "plane": short(plane[seen], 4),
+        "random": pure.bincount(minlength=9).tolist(),
+        "pixels": base64.b64encode((16 * pixels[::2] + pixels[1::2]).numpy()).decode(),
+    }
+
+
+def degrees() -> Tensor:
+    """Return the directions (360, 2) at each degree; an axis is exactly one."""
+    angles = torch.arange(360).double().deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], 1).round(decimals=12)
+
+
 def short(numbers: Tensor, digits: int) -> list | float:
     """Return ``numbers`` as nested lists, rounded to ``digits`` after the point."""
     if numbers.dim():
@@ -132,7 +170,7 @@ def make() -> dict[str, bytes]:
     made = notes(dataset)
     files = {f"{name}.js": script("notes", name, made[name]) for name in made}
     shown = digits(dataset, made)
-    records = {"gates": gates(dataset), "guess": guess()}
+    records = {"gates": gates(dataset), "guess": guess(), "turn": turn(dataset)}
     files |= {f"{name}.js": script("records", name, records[name]) for name in records}
     return files | {"digits.js": script("images", "digits", shown)}
 
