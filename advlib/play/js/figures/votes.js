@@ -143,7 +143,7 @@
         badge.textContent = low > .5 ? `radius ${two(last.radius)}` : "abstains";
         badge.dataset.is = low > .5 ? (last.false ? "fooled" : "safe") : "open";
         const limit = most > .5 ? `${state.n} votes, all for A, ${two(last.most)}` : `${state.n} votes, all for A, none`;
-        words.textContent = `${k} of ${state.n} votes: p ≥ ${four(low)} , so ${low > .5 ? `radius ${two(last.radius)}` : "no radius"}; the true p, ${four(p)}, would give ${p > .5 ? two(last.true) : "none"}, and ${limit}.`;
+        words.textContent = `${k} of ${state.n} votes: p ≥ ${four(low)}, so ${low > .5 ? `radius ${two(last.radius)}` : "no radius"}; the true p, ${four(p)}, would give ${p > .5 ? two(last.true) : "none"}, and ${limit}.`;
         tally.textContent = `Thrown ${seen.size} time${seen.size === 1 ? "" : "s"} here; bound too high: ${wrong}. Promised: at most ${100 * state.eta} % in the long run.`;
         const place = `point (${two(state.x)}, ${two(state.y)})`;
         plane.setAttribute("aria-label", `The plane: ${place}, class A shaded to the left. Circles: certified ${two(last.radius)}, with the true p ${two(last.true)}, the most that ${state.n} votes can give ${two(last.most)}. Arrow keys move the point.`);
