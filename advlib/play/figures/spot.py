@@ -22,8 +22,8 @@ def solve(
 ) -> tuple[np.ndarray, float, int]:
     """Return the minimiser of c |delta|^2 + cross-entropy in the box, by L-BFGS-B.
 
-    ``model`` in float64, ``x`` (1, C, H, W): the changed image as a vector (d,), the
-    value there, and what the model says.
+    ``model`` in float64, ``x`` (1, C, H, W), the cross-entropy is that of ``target``:
+    the changed image as a vector (d,), the value there, and what the model says.
     """
     start, wanted = x.numpy().ravel(), torch.tensor([target])
 

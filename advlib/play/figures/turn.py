@@ -29,7 +29,10 @@ def tops(record: dict, angles: np.ndarray) -> np.ndarray:
 
 
 def purity(record: dict, top: np.ndarray) -> np.ndarray:
-    """Return the share of the most frequent class in each row of ``top`` (N, 8)."""
+    """Return the share of the most frequent class in each row of ``top`` (N, 8).
+
+    ``top`` holds places in the ``record``, as ``tops`` returns them.
+    """
     labels = np.array(record["labels"])[top]
     return (labels[:, :, None] == np.arange(10)).mean(1).max(1)
 
