@@ -8,6 +8,7 @@ compares.
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,122 @@ def guess() -> dict:
     return made
 
 
+def turn(dataset: data.Dataset) -> dict:
+    """Return what turning an arrow between two units needs, as Chapter 9a has it.
+
+    The two live units of largest variance in ``cnn_shallow_0``; 250 test images as
+    points; every image that is among the top eight at some whole degree, 4 bits a
+    pixel; and how many of 1000 random directions have 0, 1, ..., 8 of 8 in one class.
+    """
+    net, (x, y) = zoo.load("cnn_shallow_0", dataset).double(), dataset.test
+    live = units.live_units(units.features(net, dataset.validation[0].double(), -2))
+    phi = units.features(net, x.double(), -2)[:, live]
+    pair = phi.std(0).argsort(descending=True)[:2]
+    plane = phi[:, pair].round(decimals=4)
+    tops = units.top_images(plane, degrees(), 8)
+    seen = tops.unique()
+    v = units.random_directions(
+        1000, phi.shape[1], generator=torch.Generator().manual_seed(0)
+    )
+    pure = (8 * units.purity(y[units.top_images(phi, v, 8)])).round().long()
+    pixels = (15 * x[seen]).round().to(torch.uint8).flatten()
+    return {
+        "units": live.nonzero().flatten()[pair].tolist(),
+        "points": [
+            [*short(p, 2), int(c)] for p, c in zip(plane[:250], y, strict=False)
+        ],
+        "places": seen.tolist(),
+        "labels": y[seen].tolist(),
+        "plane": short(plane[seen], 4),
+        "random": pure.bincount(minlength=9).tolist(),
+        "pixels": base64.b64encode((16 * pixels[::2] + pixels[1::2]).numpy()).decode(),
+    }
+
+
+def degrees() -> Tensor:
+    """Return the directions (360, 2) at each degree; an axis is exactly one."""
+    angles = torch.arange(360).double().deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], 1).round(decimals=12)
+
+
+WALKERS = ("fc10_1e-4", "fc_100_100", "cnn_small", "cnn_small_pgd_0")
+REACHES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # how far a walk goes
+FAR = 80  # its steps
+GRID = torch.logspace(-3, 0.5, 200, dtype=torch.float64)
+
+
+def walk(dataset: data.Dataset) -> dict:
+    """Return walks along the gradient's sign, as Chapter 10b goes them: without box.
+
+    Of each class the first test image that four networks read rightly; for each of
+    them and each image the margin at ``FAR`` + 1 points, what the network says there,
+    the tangent (z_y - z_j and its slope, over the nine other classes), and where the
+    class changes: by the tangent, and in truth, the first time.
+    """
+    nets = {name: zoo.load(name, dataset).double() for name in WALKERS}
+    x, y = dataset.test[0][:300].double(), dataset.test[1][:300]
+    with torch.no_grad():
+        right = torch.stack([m(x).argmax(1) == y for m in nets.values()]).all(0)
+    places = [int((right & (y == digit)).nonzero()[0]) for digit in range(10)]
+    x, y, walks = x[places], y[places], {}
+    for name, model in nets.items():
+        v = attacks.input_gradient(model.requires_grad_(False), x, y).sign()
+        walks[name] = [
+            _walked(model, x[k : k + 1], v[k : k + 1], int(y[k])) for k in range(10)
+        ]
+    pixels = (255 * x).round().to(torch.uint8)
+    return {
+        "places": places,
+        "pixels": base64.b64encode(pixels.numpy().tobytes()).decode(),
+        "walks": walks,
+    }
+
+
+def _first(wrong: Callable[[float], bool], on_grid: Tensor) -> float | None:
+    """Return where it is first ``wrong`` on the ``GRID``, bisected; None if nowhere."""
+    if not on_grid.any():
+        return None
+    first = int(on_grid.nonzero()[0])
+    low, high = float(GRID[first - 1]) if first else 0.0, float(GRID[first])
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if wrong(middle) else (middle, high)
+    return high
+
+
+def _walked(model: nn.Module, x: Tensor, v: Tensor, label: int) -> dict:
+    """Return one walk from ``x`` (1, C, H, W) along ``v``."""
+    others = torch.arange(10) != label
+
+    def lead(eps: Tensor) -> tuple[Tensor, Tensor]:
+        z = model(x + eps.double().view(-1, 1, 1, 1) * v)
+        return z[:, label] - z[:, others].amax(1), z.argmax(1)
+
+    here = x.clone().requires_grad_()
+    z = model(here)
+    slope = [torch.autograd.grad(part, here, retain_graph=True)[0] for part in z[0]]
+    slope, z = (torch.stack(slope) * v).flatten(1).sum(1)[None], z.detach()
+    gap, turn = z[0, label] - z[0, others], slope[0, label] - slope[0, others]
+    down = turn < 0
+    predicted = float((-gap / turn)[down].min()) if down.any() else None
+    actual = _first(lambda eps: bool(lead(torch.tensor([eps]))[0] <= 0),
+                    lead(GRID)[0] <= 0)  # fmt: skip
+    ends = [end for end in (actual, predicted) if end is not None]
+    reach = next((r for r in REACHES if r >= 1.25 * max(ends)), REACHES[-1])
+    margins, said = lead(torch.linspace(0, reach, FAR + 1, dtype=torch.float64))
+    signs = (v.flatten().long() + 1).view(-1, 4) @ torch.tensor([64, 16, 4, 1])
+    return {
+        "reach": reach,
+        "margins": short(margins, 4),
+        "said": "".join(map(str, said.tolist())),
+        "gap": short(gap, 4),
+        "turn": short(turn, 4),
+        "predicted": predicted and round(predicted, 5),
+        "actual": actual and round(actual, 5),
+        "signs": base64.b64encode(signs.to(torch.uint8).numpy().tobytes()).decode(),
+    }
+
+
 def short(numbers: Tensor, digits: int) -> list | float:
     """Return ``numbers`` as nested lists, rounded to ``digits`` after the point."""
     if numbers.dim():
@@ -301,6 +418,14 @@ def make() -> dict[str, bytes]:
         f"{name}.js": script("records", name, record)
         for name, record in records.items()
     }
+    records = {
+        "gates": gates(dataset),
+        "guess": guess(),
+        "turn": turn(dataset),
+        "walk": walk(dataset),
+    }
+    files |= {f"{name}.js": script("records", name, records[name]) for name in records}
+    return files | {"digits.js": script("images", "digits", shown)}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hands import SMALL, WIDER, stage
+from playwright.sync_api import Page
 from torch import nn
 
 from advlib import activations
@@ -55,44 +56,50 @@ def test_values_slopes_and_curvatures_are_advlibs(opened, grid) -> None:
                 np.testing.assert_allclose(ours, found, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("name", "alpha"),
-    [("relu", None), ("leaky_relu", None), ("silu", None), ("gelu", None),
-     ("softplus", None), ("elu", 3.0), ("celu", 2.0), ("smooth_relu", 400.0),
-     ("parametric_softplus", 10.0), ("parametric_softplus", 0.5)],
-)  # fmt: skip
-def test_the_way_is_autograds(opened, name: str, alpha: float | None) -> None:
-    """The network with this activation, and with its slope behind ReLU's values."""
+WAYS = [("relu", None), ("leaky_relu", None), ("silu", None), ("gelu", None),
+        ("softplus", None), ("elu", 3.0), ("celu", 2.0), ("smooth_relu", 400.0),
+        ("parametric_softplus", 10.0), ("parametric_softplus", 0.5)]  # fmt: skip
+
+
+def shown(page: Page, name: str, alpha: float | None, inside: str) -> dict:
+    """Set the figure; return what is seen then."""
+    state = {"f": name, "stop": STOPS.get(alpha, 5), "inside": inside}
+    page.evaluate("s => document.querySelector('.sides').stage.set(s)", state)
+    page.wait_for_timeout(60)
+    return stage(page, "s.seen")
+
+
+def test_the_way_is_autograds(opened) -> None:
+    """Each network with its activation, and with its slope behind ReLU's values."""
     page, t = opened("gates"), torch.linspace(0, 1, 601, dtype=torch.float64)
-    stop = STOPS.get(alpha, 5)
+    for name, alpha in WAYS:
 
-    def make() -> nn.Module:
-        made = layer(name, alpha)
-        if name == "smooth_relu":
-            made.double().beta.data = torch.tensor(alpha).double().sqrt()
-        return made
+        def make(name: str = name, alpha: float | None = alpha) -> nn.Module:
+            made = layer(name, alpha)
+            if name == "smooth_relu":
+                made.double().beta.data = torch.tensor(alpha).double().sqrt()
+            return made
 
-    model = network(make)
-    page.evaluate(
-        "s => document.querySelector('.sides').stage.set(s)",
-        {"f": name, "stop": stop, "inside": "f"},
-    )
-    page.wait_for_timeout(60)
-    seen = stage(page, "s.seen")
-    expected = slopes(model, t)
-    off = np.abs(np.array(seen["slopes"]) - expected.numpy()) > 1e-8
-    assert off.mean() <= (0.01 if "relu" in name else 0)  # a jump on a point of t
-    ends = model(torch.tensor([[0.0], [1.0]]).double())
-    change = float(ends[1] - ends[0])
-    assert seen["change"] == pytest.approx(change, abs=1e-8)
-    assert seen["area"] == pytest.approx(change, abs=0.05)
-    page.get_by_role("radio", name="ReLU’s").check(force=True)
-    page.wait_for_timeout(60)
-    seen = stage(page, "s.seen")
-    if name in ("softplus", "parametric_softplus"):
-        behind = network(lambda: activations.Surrogate(alpha=alpha or 1.0))
-        np.testing.assert_allclose(seen["slopes"], slopes(behind, t), atol=1e-8)
-        assert abs(seen["area"] - seen["change"]) > 0.05
+        model, seen = network(make), shown(page, name, alpha, "f")
+        off = np.abs(np.array(seen["slopes"]) - slopes(model, t).numpy()) > 1e-8
+        assert off.mean() <= (0.01 if "relu" in name else 0)  # a jump on a point of t
+        ends = model(torch.tensor([[0.0], [1.0]]).double())
+        change = float(ends[1] - ends[0])
+        assert seen["change"] == pytest.approx(change, abs=1e-8)
+        assert seen["area"] == pytest.approx(change, abs=0.05)
+
+
+def test_the_surrogates_gradient_is_no_derivative(opened) -> None:
+    """With ReLU's values the slopes are ``Surrogate``'s, and the area is off."""
+    page, t = opened("gates"), torch.linspace(0, 1, 601, dtype=torch.float64)
+    for name, alpha in WAYS:
+        seen = shown(page, name, alpha, "relu")
+        if "softplus" in name:
+            behind = network(
+                lambda alpha=alpha or 1.0: activations.Surrogate(alpha=alpha)
+            )
+            np.testing.assert_allclose(seen["slopes"], slopes(behind, t), atol=1e-8)
+            assert abs(seen["area"] - seen["change"]) > 0.05
 
 
 def test_hands(opened) -> None:

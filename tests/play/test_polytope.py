@@ -88,7 +88,7 @@ def test_the_simplex_method_against_highs(opened) -> None:
         sides = matrix @ start + generator.integers(0, 2, 9)  # some rows are tight
         matrix = np.vstack([matrix, np.eye(4), -np.eye(4)])
         sides = np.concatenate([sides, start + 2, 2 - start])
-        ours = page.evaluate("""([cost, rows, sides, start]) => Sides.plane.minimise(
+        ours = page.evaluate("""([cost, rows, sides, start]) => Sides.toys.minimise(
             cost, rows, sides, start).value""",
             [v.tolist() for v in (cost, matrix, sides, start)])  # fmt: skip
         theirs = linprog(cost, matrix, sides, bounds=(None, None)).fun

@@ -75,8 +75,7 @@ def test_a_tree_is_true(opened, case: tuple) -> None:
             expected = tree.bounded(net, box, phases)
             if node["parent"] >= 0:
                 expected = max(expected, nodes[node["parent"]]["bound"])
-            if node["is"] != "fooled" or node["point"] is None:
-                assert node["bound"] == pytest.approx(expected, abs=1e-9)
+            assert node["bound"] == pytest.approx(expected, abs=1e-9)
     found = exact.milp_margin(net, POINT, torch.tensor([0]), 1, eps)
     assert (grown["answer"] == "safe") == (found.bound > 0)
     if grown["answer"] == "safe":
@@ -85,6 +84,10 @@ def test_a_tree_is_true(opened, case: tuple) -> None:
         if node["point"]:
             assert margins(net, [node["point"]])[0] <= 1e-9
             assert np.abs(np.array(node["point"]) - 0.5).max() <= eps + 1e-9
+            inside = [s * z >= -1e-9 for layer, values in zip(
+                node["signs"], hidden(net, np.array([node["point"]])), strict=True)
+                for s, z in zip(layer, values[0], strict=True)]  # fmt: skip
+            assert all(inside)
     generator = np.random.default_rng(0)
     points = 0.5 + eps * generator.uniform(-1, 1, (200, 2))
     entering = hidden(net, points)
@@ -97,7 +100,7 @@ def test_a_tree_is_true(opened, case: tuple) -> None:
 
 def hidden(net: nn.Sequential, points: np.ndarray) -> list[np.ndarray]:
     """Return what enters each ReLU at ``points`` (N, 2)."""
-    z = torch.tensor(points).view(-1, 1, 1, 2)
+    z = torch.tensor(points, dtype=torch.float64).view(-1, 1, 1, 2)
     return [net[: k + 1](z).numpy() for k in (1, 3)]
 
 

@@ -61,8 +61,8 @@ def errors() -> Errors:
 def spread(found: Errors, which: int, seeds: set[int]) -> tuple[float, int]:
     """Return the sd of a paired difference, one for all arms, and its freedom.
 
-    Errors are arm plus seed plus rest, by least squares over the ``seeds``; ``which``
-    is 0 for the clean and 1 for the attacked error.
+    Errors, as ``errors`` has them ``found``, are arm plus seed plus rest, by least
+    squares over the ``seeds``; ``which`` is 0 for the clean, 1 for the attacked error.
     """
     rows = [
         (arm, seed, pair[which])

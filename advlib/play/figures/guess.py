@@ -16,7 +16,8 @@ SEED = 3
 def rows(form: str, seed: int) -> list[tuple[str, str]]:
     """Return eight rows in a random order, each the words and the direction's name.
 
-    ``form`` is "raw" or "unit", vectors of length one. Raises ``KeyError`` for another.
+    ``form`` is "raw" or "unit", vectors of length one, ``seed`` draws. Raises
+    ``KeyError`` for another form.
     """
     record, rng = stored("guess"), np.random.default_rng(seed)
     found = [

@@ -29,8 +29,9 @@ def network(record: dict) -> nn.Sequential:
 def pieces(net: nn.Module, low: Tensor, high: Tensor, label: int) -> list:
     """Return the polygons of a box on which the margin of ``net`` is linear.
 
-    ``low``, ``high`` (2,): the box. Each is (corners (V, 2), parity of the ReLUs that
-    are on, margins at the corners (V,)); the least margin of all is exact.
+    ``low``, ``high`` (2,): the box; the margin is that of ``label``. Each is (corners
+    (V, 2), parity of the ReLUs that are on, margins at the corners (V,)); the least
+    margin of all is exact.
     """
     (w, b), (read, last) = (
         (layer.weight.numpy(), layer.bias.numpy())
@@ -54,7 +55,10 @@ def pieces(net: nn.Module, low: Tensor, high: Tensor, label: int) -> list:
 
 
 def clip(corners: np.ndarray, row: np.ndarray, offset: float) -> np.ndarray:
-    """Return the part of a convex polygon (V, 2) where ``row @ x + offset >= 0``."""
+    """Return the part of a polygon where ``row @ x + offset >= 0``.
+
+    ``corners`` (V, 2) of a convex polygon, in order; ``row`` (2,).
+    """
     value, out = corners @ row + offset, []
     for p, q, u, v in zip(
         corners, np.roll(corners, -1, 0), value, np.roll(value, -1), strict=True
@@ -73,7 +77,11 @@ def starts(count: int = STARTS) -> Tensor:
 
 
 def climb(net: nn.Module, point: Tensor, label: int, eps: float) -> Tensor:
-    """Return the paths (STEPS + 1, STARTS, 2) of PGD on the margin in a square."""
+    """Return the paths (STEPS + 1, STARTS, 2) of PGD on the margin in a square.
+
+    The ``label``'s margin of ``net``; the square of radius ``eps`` around ``point``
+    (2,), cut to the unit square.
+    """
     low, high = (point - eps).clamp(min=0), (point + eps).clamp(max=1)
     x = point.expand(STARTS, 1, 1, 2)
     y = torch.full((STARTS,), label)
@@ -87,7 +95,11 @@ def climb(net: nn.Module, point: Tensor, label: int, eps: float) -> Tensor:
 
 
 def margins(net: nn.Module, point: Tensor, label: int, eps: float) -> dict:
-    """Return the smallest margins in the square around ``point`` (2,), by method."""
+    """Return the smallest margins in a square, by method; PGD's at each end.
+
+    Arguments as ``climb``: ``net``, ``point`` (2,), ``label``, ``eps``. "pgd" is from
+    above, "exact" is exact up to rounding, "crown" and "interval" are sound bounds.
+    """
     x, y = point.view(1, 1, 1, 2), torch.tensor([label])
     low, high = (point - eps).clamp(min=0), (point + eps).clamp(max=1)
     z = net(climb(net, point, label, eps)[-1].view(-1, 1, 1, 2))

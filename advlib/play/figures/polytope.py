@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from advlib import bounds, models, plot, relaxations
 
-USES = ("network", "bounds", "plane")
+USES = ("network", "bounds", "polygons", "toys")
 NEEDS = ()
 WEIGHTS = [[-2, 2], [-1, 2]], [[-1, 1], [-1, 2]], [[2, -2], [1, 1]]
 BIASES = [-1, -0.5], [0, 0], [4, -3]
@@ -36,8 +36,9 @@ def network() -> nn.Sequential:
 def supports(toy: nn.Sequential, x: Tensor, eps: float, rows: Tensor) -> dict:
     """Return a lower bound of ``rows`` (S, 2) @ logits (S,) for each of ``METHODS``.
 
-    ``x`` (1, 1, 1, 2) in [0, 1] and ``eps`` the ball; all methods but the intervals
-    use the same bounds before each ReLU, CROWN's cut with intervals.
+    ``toy``: what ``network`` returns; ``x`` (1, 1, 1, 2) in [0, 1] and ``eps`` in units
+    of ``x`` the ball, cut to [0, 1]. All methods but the intervals use the same bounds
+    before each ReLU: CROWN's, cut with intervals.
     """
     box = bounds.input_box(x, eps)
     pre = bounds.relu_bounds(toy, *box)
@@ -51,7 +52,9 @@ def supports(toy: nn.Sequential, x: Tensor, eps: float, rows: Tensor) -> dict:
     return found
 
 
-def _programs(toy: nn.Sequential, x: Tensor, eps: float, rows: Tensor, pre: list):
+def _programs(
+    toy: nn.Sequential, x: Tensor, eps: float, rows: Tensor, pre: list
+) -> Tensor:
     """Return the linear programs' least ``rows`` @ logits: margins of other logits."""
     last = nn.Linear(2, len(rows) + 1).double().requires_grad_(False)
     last.weight.data = torch.cat([torch.zeros(1, 2).double(), -rows @ toy[-1].weight])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from advlib import bounds, plot
 from advlib.play.figures.polytope import network
 
-USES = ("network", "bounds", "plane", "branches")
+USES = ("network", "bounds", "polygons", "toys", "branches")
 NEEDS = ()
 OPEN = torch.inf
 SEARCH = (  # Chapter 6c's: in order the phases of units 1 and 2, and how a leaf ends
@@ -22,8 +22,9 @@ SEARCH = (  # Chapter 6c's: in order the phases of units 1 and 2, and how a leaf
 def bounded(net: nn.Sequential, box: tuple[Tensor, Tensor], phases: list) -> float:
     """Return CROWN's bound of logit 0 minus logit 1 in a branch.
 
-    ``box`` the corners, each (1, 1, 1, 2); ``phases`` one tensor (N,) for each ReLU
-    layer: +1 assumed on, -1 off, 0 not assumed.
+    ``net``: two inputs, two logits; ``box`` the corners, each (1, 1, 1, 2);
+    ``phases`` one tensor (N,) for each ReLU layer: +1 assumed on, -1 off, 0 not
+    assumed.
     """
     clip = [
         (

@@ -1,6 +1,6 @@
 /* Branch and bound in slow motion: a tree whose subproblems are split one at a time. */
 "use strict";
-(globalThis.Sides ??= { parts: {} }).parts.branches = Sides => {
+(Sides => {
   const SURE = 1e-9, STEPS = 60;
 
   /**
@@ -13,8 +13,9 @@
    *   "fooled", "split"), `parent`, `children` and, where it is split, `unit`.
    */
   const tree = (net, box, row, { bound: how = "crown" } = {}) => {
-    const { plane } = Sides, last = net.length - 1, nodes = [];
-    const pieces = plane.pieces(net, plane.corners(box));
+    const { toys } = Sides, last = net.length - 1, nodes = [];
+    let tried = null;
+    const pieces = toys.pieces(net, toys.corners(box));
     const margin = z => z.reduce((sum, v, o) => sum + row[o] * v, 0);
     const least = found => found.flatMap(piece => piece.polygon.map(p => ({ p, value: margin(piece.at(p)) })))
       .reduce((a, b) => b.value < a.value ? b : a, { p: null, value: Infinity });
@@ -38,7 +39,7 @@
         bound: Math.max(found.bound, parent ? parent.bound : -Infinity) }; // a part of the parent
       const corner = Array.from(found.corner), at = real(found.corner);
       node.is = node.bound > SURE ? "closed" : "open";
-      if (at <= 0) [node.is, node.point, node.attained] = ["fooled", corner, at];
+      if (at <= 0) tried = { point: corner, attained: at };
       else if (node.is === "open" && !units(node).length) { // a linear program, here a polygon
         const { p, value } = least(within(node));
         node.bound = value;
@@ -54,12 +55,21 @@
         ? -pre[k].low[j] * pre[k].high[j] / (pre[k].high[j] - pre[k].low[j])
         : Math.abs(rows[k][j]) * offset[j] + 1e-9 * offset[j] }] : []))
       .sort((a, b) => b.score - a.score || a.k - b.k || a.j - b.j);
+    /** A corner that turned out a counterexample belongs to the leaf it lies in. */
+    const mark = () => {
+      if (!tried) return;
+      const z = toys.entering(net, Float64Array.from(tried.point));
+      const home = leaves().find(({ signs }) => signs.every((layer, k) => layer.every((s, j) => s * z[k][j] >= 0)));
+      Object.assign(home, tried, { is: "fooled" });
+      tried = null;
+    };
     const split = (node, { k, j }) => {
       if (node.is !== "open") return [];
       node.unit = { k, j };
       node.is = "split";
       node.children = [-1, 1].map(sign => add(
         node.signs.map((layer, i) => i === k ? layer.with(j, sign) : layer), node));
+      mark();
       return node.children;
     };
     const open = () => nodes.filter(node => node.is === "open");
@@ -75,9 +85,9 @@
     const lower = () => Math.min(...leaves().map(node => node.bound));
     const answer = () => nodes.some(node => node.is === "fooled") ? "fooled" : open().length ? "open" : "safe";
     add(net.slice(0, last).map(layer => new Int8Array(layer.outputs)), null);
+    mark();
     return { nodes, pieces, within, units, split, open, choose, lower, answer, leaves };
   };
 
   Sides.branches = tree;
-};
-Sides.parts.branches(Sides);
+})(globalThis.Sides);

@@ -95,5 +95,5 @@
   const tiny = ({ weights, biases }) => weights.map(
     (w, k) => new Sides.Dense(Float64Array.from(w.flat()), Float64Array.from(biases[k])));
 
-  Sides.polygons = { clip, pieces, least, level, parts, tiny };
+  Sides.polygons = { clip, area, corners, pieces, least, level, parts, tiny };
 })(globalThis.Sides);

@@ -11,10 +11,11 @@
   /**
    * @param {object} stage
    * @param {{from: number, to: number, ticks: number[], xlabel: string,
-   *          bend?: number, into?: Element}} how `bend`: linear up to about this value,
-   *   beyond it logarithmic; without it linear
+   *          bend?: number, sides?: boolean, into?: Element}} how `bend`: linear up to about
+   *   this value, beyond it logarithmic; without it linear; `sides`: whether 0 divides
+   *   fooled from safe
    */
-  const rows = (stage, { from, to, ticks, xlabel, bend, into }) => {
+  const rows = (stage, { from, to, ticks, xlabel, bend, sides = true, into }) => {
     const element = svg("svg", { role: "img" }), box = stage.row("", into);
     const scale = v => (bend ? Math.asinh(v / bend) : v);
     let width = 0, last = [];
@@ -32,8 +33,10 @@
           stroke: v ? "var(--s-line)" : "var(--s-ink)" }));
         text(X(v), low + 14, String(v).replace("-", "−"), { "text-anchor": "middle", class: "quiet" });
       }
-      text(X(0) - 6, TOP - 8, "← fooled", { "text-anchor": "end", style: "fill: var(--s-fooled)" });
-      text(X(0) + 6, TOP - 8, "safe →", { style: "fill: var(--s-safe)" });
+      if (sides) {
+        text(X(0) - 6, TOP - 8, "← fooled", { "text-anchor": "end", style: "fill: var(--s-fooled)" });
+        text(X(0) + 6, TOP - 8, "safe →", { style: "fill: var(--s-safe)" });
+      }
       text((LEFT + width - RIGHT) / 2, low + 30, xlabel, { "text-anchor": "middle", class: "quiet" });
       last.forEach(({ words, method, lower, upper, marks = [] }, k) => {
         const y = TOP + ROW * k + 4, colour = ink(method), shown = upper ?? lower;
@@ -45,7 +48,9 @@
         };
         if (lower !== undefined) fill(lower, LEFT);
         if (upper !== undefined) fill(upper, width - RIGHT);
-        const free = lower === undefined ? X(shown) - LEFT < 46 : X(shown) + 46 < width;
+        const right = X(shown) + 46 < width, left = X(shown) - LEFT > 46, covers = from => from < X(0) && X(0) < from + 38;
+        const after = covers(X(shown) + 7), ahead = covers(X(shown) - 45); // over the line at 0
+        const free = lower === undefined ? !left || (right && ahead && !after) : right && !(left && after && !ahead);
         text(X(shown) + (free ? 7 : -7), y + 12, number(shown), { "text-anchor": free ? "start" : "end", "font-weight": 700 });
       });
       element.replaceChildren(...put);

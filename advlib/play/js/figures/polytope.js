@@ -24,9 +24,9 @@
 
   /** All that depends on the ball alone. */
   const held = (cx, cy, eps) => {
-    const { plane } = Sides, box = Sides.ball(Float64Array.of(cx, cy), eps);
+    const { toys } = Sides, box = Sides.ball(Float64Array.of(cx, cy), eps);
     const { pre, around } = Sides.before(net, box);
-    const first = Sides.before(net, box, "interval").end, lp = plane.program(net, box, pre);
+    const first = Sides.before(net, box, "interval").end, lp = toys.program(net, box, pre);
     const folded = row => net[2].pull(row).reduce((sum, w, i) =>
       sum + w * (w > 0 ? first.low[i] : first.high[i]), row[0] * net[2].bias[0] + row[1] * net[2].bias[1]);
     const equal = around.map(({ above }) => above);
@@ -36,12 +36,12 @@
       crown: row => Sides.walk(net, 2, row, box, around).bound,
       lp: row => lp(row).value,
     };
-    const pieces = plane.pieces(net, plane.corners(box));
+    const pieces = toys.pieces(net, toys.corners(box));
     const ends = pieces.flatMap(piece => piece.polygon.map(p => ({ p, z: piece.at(p) })));
     const worst = ends.reduce((a, b) => b.z[0] - b.z[1] < a.z[0] - a.z[1] ? b : a);
     const least = { exact: worst.z[0] - worst.z[1] }, regions = {};
     for (const [name, bound] of Object.entries(bounds)) {
-      regions[name] = plane.outer(AROUND, AROUND.map(bound));
+      regions[name] = toys.outer(AROUND, AROUND.map(bound));
       least[name] = bound(ROW);
     }
     return { box, pre, around, pieces, worst, least, regions };
@@ -69,12 +69,12 @@
 
   Sides.figures.polytope = {
     title: "Tilt the two green lines until you certify; then drag the ball",
-    uses: ["network", "bounds", "plane"],
+    uses: ["network", "bounds", "polygons", "toys"],
     needs: [],
     state: { cx: .5, cy: .5, eps: .5, s1: 0, s2: 1 },
     build(stage) {
-      const { svg, axes, ink } = Sides.draw, { plane } = Sides;
-      net ??= plane.toy();
+      const { svg, axes, ink } = Sides.draw, { toys } = Sides;
+      net ??= toys.toy();
       const place = (into, style) => into.appendChild(stage.make("div", { attributes: { style } }));
       const block = (words, content, into) => { // words above a drawing
         const name = stage.make("p", { textContent: words, attributes: { style: "margin: 0 0 .25rem" } });
@@ -172,17 +172,17 @@
       };
       const size = element => Math.max(Math.round(element.clientWidth), 120);
       const cut = ({ x: [a, c], y: [b, d] }, polygon) => [[[1, 0], a], [[-1, 0], -c], [[0, 1], b], [[0, -1], -d]]
-        .reduce((left, [w, c0]) => plane.clip(left, w, c0), polygon);
+        .reduce((left, [w, c0]) => toys.clip(left, w, c0), polygon);
 
       const input = ({ cx, cy, eps }) => {
         const width = size(square), chart = frame = fresh(square, { width, height: width + 16, x: [0, 1], y: [0, 1.1],
-          xlabel: "input 1", ylabel: "input 2", ticks: { x: [0, .5, 1], y: [.5, 1] }, words: "the square of inputs" });
-        for (const { polygon } of plane.pieces(net, plane.corners({ low: [0, 0], high: [1, 1] })))
+          xlabel: "input 1", ylabel: "input 2", ticks: { x: [0, .5, 1], y: [.5, 1] }, words: `The ball of radius ${eps.toFixed(2)} around ${cx}, ${cy} in the square of inputs.` });
+        for (const { polygon } of toys.pieces(net, toys.corners({ low: [0, 0], high: [1, 1] })))
           chart.region(polygon, { fill: "none", stroke: "var(--s-quiet)", "stroke-width": .8, "stroke-dasharray": "2 3" });
         now.pieces.forEach(({ polygon, signs }) => chart.region(polygon, { fill: ink("exact"),
           opacity: .3 + .12 * signs.flatMap(s => [...s]).filter(s => s > 0).length }));
         const corner = [Math.min(cx + eps, 1), Math.min(cy + eps, 1)];
-        chart.region(plane.corners(now.box), { fill: "none", stroke: "var(--s-ink)", "stroke-width": 2 });
+        chart.region(toys.corners(now.box), { fill: "none", stroke: "var(--s-ink)", "stroke-width": 2 });
         chart.element.append(svg("rect", { x: chart.X(corner[0]) - 7, y: chart.Y(corner[1]) - 7, width: 14, height: 14,
           fill: "var(--s-page)", stroke: "var(--s-ink)", "stroke-width": 2 }));
         for (const [a, b] of [[7, 0], [0, 7]]) chart.element.append(svg("line", { x1: chart.X(cx) - a, x2: chart.X(cx) + a,
@@ -191,10 +191,10 @@
         chart.dot(now.worst.p, "exact", 4);
         square.setAttribute("aria-label", `Ball with centre ${cx}, ${cy}: arrow keys move it.`);
       };
-      const output = region => {
+      const output = (region, mine) => {
         const width = size(logits), { x: [a, c], y: [b, d] } = PLANE;
         const chart = fresh(logits, { width, height: Math.max(.72 * width, 230), ...PLANE, xlabel: "logit of class 0",
-          ylabel: "logit of class 1", ticks: { x: [-2, 0, 2, 4, 6], y: [-4, -2, 0, 2] }, words: "The regions in the plane of the logits." });
+          ylabel: "logit of class 1", ticks: { x: [-2, 0, 2, 4, 6], y: [-4, -2, 0, 2] }, words: `The regions in the plane of the logits; your slopes give a margin above ${number(mine.bound)}.` });
         chart.region(cut(PLANE, [[a, a], [d, d], [a, d]]), { fill: "var(--s-fooled)", opacity: .12 });
         chart.line([[a, a], [d, d]], "var(--s-ink)", { width: 1 });
         now.pieces.forEach(({ polygon, at: f }) => chart.region(polygon.map(f), { fill: ink("exact"), stroke: ink("exact"), "stroke-width": 2, "stroke-linejoin": "round" }));
@@ -212,7 +212,7 @@
         const [k, j, key] = PLACES[spot], { name, content } = lines[spot], width = size(content);
         const l = now.pre[k].low[j], u = now.pre[k].high[j], s = state[key], view = VIEW[spot];
         const chart = fresh(content, { width, height: .85 * width, ...view, xlabel: "what enters",
-          ylabel: "what leaves", ticks: { x: TICKS.filter(v => v > view.x[0]), y: TICKS.filter(v => v > view.y[0]) }, words: `ReLU ${j + 1} of layer ${k + 1}` });
+          ylabel: "what leaves", ticks: { x: TICKS.filter(v => v > view.x[0]), y: TICKS.filter(v => v > view.y[0]) }, words: `ReLU ${j + 1} of layer ${k + 1} from ${number(l, 2)} to ${number(u, 2)}, the line below with slope ${number(s, 2)}.` });
         const open = l < 0 && u > 0, counts = rows[k][j] > 0;
         if (open) {
           chart.region([[l, 0], [0, 0], [u, u]], { fill: ink("lp"), opacity: .15 });
@@ -248,7 +248,7 @@
         at(state);
         const mine = walked(now, state), least = { ...now.least, alpha: mine.bound };
         input(state);
-        output(plane.outer(AROUND, AROUND.map(row => walked(now, state, row).bound)));
+        output(toys.outer(AROUND, AROUND.map(row => walked(now, state, row).bound)), mine);
         PLACES.forEach((_, spot) => unit(spot, state, mine.rows));
         ledger(least);
         const who = METHODS.filter(([name]) => name !== "exact" && least[name] > 1e-6).map(([, words]) => words);

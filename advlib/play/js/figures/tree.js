@@ -19,12 +19,12 @@
 
   Sides.figures.tree = {
     title: "Press an open subproblem, then the unit to split",
-    uses: ["network", "bounds", "plane", "branches"],
+    uses: ["network", "bounds", "polygons", "toys", "branches"],
     needs: [],
     state: { net: "toy", eps: .5, order: "lowest", rule: "triangle", bound: "crown", selected: 0 },
     build(stage) {
-      const { svg, axes } = Sides.draw, { plane } = Sides;
-      const nets = { toy: plane.toy(), six: plane.dense(SIX) };
+      const { svg, axes } = Sides.draw, { toys } = Sides;
+      const nets = { toy: toys.toy(), six: toys.dense(SIX) };
       const place = (into, style, tag = "div") => into.appendChild(stage.make(tag, { attributes: { style } }));
       const head = stage.row(), forest = place(stage.host, "position: relative; margin: 0 0 .5rem");
       stage.choice({ key: "net", label: "network, two inputs", into: head, options: [["toy", "4 ReLUs (Chapter 6a)"], ["six", "6 ReLUs"]] });
@@ -56,7 +56,7 @@
       const select = node => { preview = null; stage.set({ selected: Math.max(tree.nodes.indexOf(node), 0) }); };
       const split = (node, unit) => {
         const made = tree.split(node, unit), { order } = stage.get();
-        select(tree.choose(order) ?? made.find(child => child.is === "fooled") ?? made[0] ?? node);
+        select(tree.nodes.find(one => one.is === "fooled") ?? tree.choose(order) ?? made[0] ?? node);
       };
       const stop = () => { clearTimeout(timer); timer = 0; };
       const step = () => {
@@ -89,8 +89,8 @@
         };
         lay(tree.nodes[0], 0);
         const column = Math.min((width - WIDE - 2) / deep, 130), shown = column - WIDE > 36;
-        const height = Math.max(row, 8) * HIGH, parts = [];
-        const at = node => ({ x: 1 + spots.get(node).depth * column, y: (spots.get(node).y + .5 + Math.max(8 - row, 0) / 2) * HIGH });
+        const least = stage.get().net === "toy" ? 4 : 8, height = Math.max(row, least) * HIGH, parts = [];
+        const at = node => ({ x: 1 + spots.get(node).depth * column, y: (spots.get(node).y + .5 + Math.max(least - row, 0) / 2) * HIGH });
         for (const node of tree.nodes) {
           const { x, y } = at(node);
           node.children.forEach((child, i) => {
@@ -123,15 +123,16 @@
       const drawSquare = (node, unit) => {
         const width = Math.max(square.clientWidth, 120), corners = polygon => polygon.map(([a, b]) => `${chart.X(a)},${chart.Y(b)}`).join(" ");
         const chart = axes({ width, height: width + 16, x: [0, 1], y: [0, 1.1], xlabel: "input 1", ylabel: "input 2",
-          ticks: { x: [0, .5, 1], y: [.5, 1] }, words: "The square of inputs and the pieces of the ball." });
+          ticks: { x: [0, .5, 1], y: [.5, 1] }, words: `The ball in the square of inputs, in ${tree.leaves().length} parts; marked: ${assumed(node)}.` });
         const put = (polygon, how) => chart.element.append(svg("polygon", { points: corners(polygon), ...how }));
         for (const leaf of tree.leaves()) for (const { polygon } of tree.within(leaf))
           put(polygon, { fill: leaf.is === "open" ? "var(--s-page)" : STATES[leaf.is][2], "fill-opacity": leaf.is === "open" ? 1 : .4, stroke: "var(--s-quiet)", "stroke-width": .8, "stroke-dasharray": "2 3" });
         const mine = tree.within(node);
-        for (const { polygon } of mine) put(polygon, { fill: "var(--s-link)", opacity: .22 });
+        const plain = node.is === "open" || node.is === "split";
+        for (const { polygon } of mine) put(polygon, plain ? { fill: "var(--s-link)", opacity: .22 } : { fill: "none", stroke: "var(--s-link)", "stroke-width": 2.5 });
         if (unit) for (const { polygon } of mine) polygon.forEach((p, i) => {
           const q = polygon[(i + 1) % polygon.length];
-          if ([p, q].every(v => Math.abs(plane.entering(net(), v)[unit.k][unit.j]) < 1e-9)) chart.line([p, q], "var(--s-ink)", { width: 3 });
+          if ([p, q].every(v => Math.abs(toys.entering(net(), v)[unit.k][unit.j]) < 1e-9)) chart.line([p, q], "var(--s-ink)", { width: 3 });
         });
         for (const { point } of tree.nodes) if (point) {
           chart.dot(point, "var(--s-page)", 7);

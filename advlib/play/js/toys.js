@@ -1,7 +1,8 @@
-/* Networks with two inputs: small enough for everything to be exact. Polygons cut by
-   lines, the linear pieces of a network, and the triangles' linear program. */
+/* Networks with two inputs: small enough for everything to be exact. Outer
+   polygons, the linear pieces of a network, and the triangles' linear program. */
 "use strict";
-(globalThis.Sides ??= { parts: {} }).parts.plane = Sides => {
+(Sides => {
+  const { clip: part, area, corners } = Sides.polygons;
   const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
 
   /** A network of dense layers, each [rows of weights, biases]. */
@@ -15,31 +16,8 @@
     [[[2, -2], [1, 1]], [4, -3]],
   ]);
 
-  /**
-   * The part of a convex polygon where w . p >= c.
-   * @param {Array<[number, number]>} polygon corners in order; may be empty
-   */
-  const clip = (polygon, w, c) => {
-    const kept = [], far = polygon.map(p => dot(w, p) - c);
-    polygon.forEach((p, i) => {
-      const k = (i + 1) % polygon.length, q = polygon[k];
-      if (far[i] >= 0) kept.push(p);
-      if (far[i] * far[k] < 0) {
-        const t = far[i] / (far[i] - far[k]);
-        kept.push(p.map((v, axis) => v + t * (q[axis] - v)));
-      }
-    });
-    return kept;
-  };
-
-  /** Twice the area of a polygon, with the sign of its turn. */
-  const area = polygon => polygon.reduce((sum, [x, y], i) => {
-    const [u, v] = polygon[(i + 1) % polygon.length];
-    return sum + x * v - y * u;
-  }, 0);
-
-  /** The corners of a box of two inputs, in order. */
-  const corners = ({ low: [a, b], high: [c, d] }) => [[a, b], [c, b], [c, d], [a, d]];
+  /** The part of a convex polygon where w . p >= c. */
+  const clip = (polygon, [a, b], c) => part(polygon, [a, b, -c]);
 
   /** The polygon where rows[i] . z >= bounds[i] for all i. */
   const outer = (rows, bounds, far = 100) => rows.reduce(
@@ -175,6 +153,5 @@
     };
   };
 
-  Sides.plane = { dense, toy, clip, area, corners, outer, entering, pieces, minimise, program };
-};
-Sides.parts.plane(Sides);
+  Sides.toys = { dense, toy, clip, corners, outer, entering, pieces, minimise, program };
+})(globalThis.Sides);
