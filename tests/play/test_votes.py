@@ -101,7 +101,12 @@ def test_the_promise_is_kept(opened) -> None:
             arg=[100 * (k + 1)],
         )
     found = stage(page, "s.found()")
-    assert 20 <= found["wrong"] <= stats.binom.ppf(0.9999, found["thrown"], 0.1)
+    high = [k for k in range(101)
+            if smoothing.lower_confidence(k, 100, 0.1) > found["p"]]  # fmt: skip
+    rate = stats.binom.sf(high[0] - 1, 100, found["p"])  # exactly, and as promised
+    assert rate <= 0.1
+    few, many = stats.binom.ppf([1e-4, 1 - 1e-4], found["thrown"], rate)
+    assert few <= found["wrong"] <= many
     assert f"too high: {found['wrong']}" in page.locator(".two").inner_text()
 
 
