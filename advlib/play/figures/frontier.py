@@ -31,7 +31,7 @@ def error(share: float, radius: float, *, gated: bool) -> float:
 
 
 def trained(radius: float) -> float:
-    """Return the share of the weak features after adversarial training.
+    """Return the share of the weak features after training at ``radius``.
 
     It is the minimum of the expected logistic loss of the worst-case margin, all weak
     weights equal; from ``ETA`` on their share is 0.
