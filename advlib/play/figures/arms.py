@@ -58,6 +58,11 @@ def errors() -> Errors:
     return found
 
 
+def planned() -> list[str]:
+    """Return the arms whose comparison with ReLU was planned before the first run."""
+    return results.load("smooth_training")["data"]["plan"]["main"][1:]
+
+
 def spread(found: Errors, which: int, seeds: set[int]) -> tuple[float, int]:
     """Return the sd of a paired difference, one for all arms, and its freedom.
 
@@ -83,13 +88,13 @@ def spread(found: Errors, which: int, seeds: set[int]) -> tuple[float, int]:
 
 def data() -> dict:
     """Return what the page needs: runs by arm and seed, and quantiles of t."""
-    found = errors()
+    found, main = errors(), planned()
     groups = {"": ["relu"]} | GROUPS
     return {
         "arms": [
             {
                 "key": arm,
-                "name": NAMES.get(arm) or plot.LABELS[arm],
+                "name": "* " * (arm in main) + (NAMES.get(arm) or plot.LABELS[arm]),
                 "group": group,
                 "runs": {
                     str(seed): [round(value, 6) for value in pair]
@@ -110,7 +115,7 @@ def data() -> dict:
 
 def draw() -> Figure:
     """Return the picture: attacked errors minus ReLU's, each seed, each interval."""
-    found = errors()
+    found, main = errors(), planned()
     sd, free = spread(found, 1, set(range(100)))
     fig, ax = plt.subplots(figsize=(7.2, 5.6), layout="constrained")
     place, ticks = 0, {}
@@ -123,7 +128,8 @@ def draw() -> Figure:
                 pair[1] - found["relu"][seed][1] for seed, pair in found[arm].items()
             ]
             mean, half = np.mean(dots), stats.t.ppf(0.975, free) * sd / len(dots) ** 0.5
-            ticks[place] = f"{NAMES.get(arm) or plot.LABELS[arm]} ({len(dots)})"
+            name = "* " * (arm in main) + (NAMES.get(arm) or plot.LABELS[arm])
+            ticks[place] = f"{name} ({len(dots)})"
             ax.plot(dots, [place] * len(dots), "o", color=colour, alpha=0.6, ms=5)
             ax.plot([mean - half, mean + half], [place] * 2, color=colour, lw=2.5)
             ax.plot(mean, place, "|", color="black", ms=12, mew=2)
@@ -134,6 +140,6 @@ def draw() -> Figure:
         yticklabels=ticks.values(),
         xlim=(-8, 5),
         ylim=(place - 0.5, -0.7),
-        xlabel="attacked error minus ReLU's, points (left: better)",
+        xlabel="attacked error minus ReLU's, points (left: better); * planned",
     )
     return fig

@@ -99,7 +99,7 @@
           parts.push(svg("text", { x: X(v), y: height - 22, "text-anchor": "middle", class: "quiet" }, v > 0 ? `+${v}` : String(v).replace("-", "\u2212")));
         }
         parts.push(svg("text", { x: width - 8, y: height - 4, "text-anchor": "end" },
-          `${state.outcome} error minus ReLU's, points (left: better)`));
+          `${state.outcome} error minus ReLU's, points (left: better); * planned`));
         let y = 4, group = null;
         for (const { arm, dots, mean, half, seen } of rows) {
           if (arm.group !== group) {
@@ -115,7 +115,7 @@
           line(X(mean), y - 11, X(mean), y + 3, "var(--s-ink)", 2.5);
         }
         const better = rows.filter(r => r.mean + r.half < 0), worse = rows.filter(r => r.mean - r.half > 0);
-        const names = some => some.map(r => r.arm.name).join(", ") || "none";
+        const names = some => some.map(r => r.arm.name.replace("* ", "")).join(", ") || "none";
         const words = `Seeds ${seeds.join(", ")}. Interval below zero: ${names(better)}. Above zero: ${names(worse)}.`;
         place.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img",
           "aria-label": `Differences to ReLU of ${rows.length} arms. ${words}` }, ...parts));
