@@ -98,12 +98,27 @@ def cheats() -> dict:
     return {"images": record["images"], "checks": checks, "networks": networks}
 
 
+def overfit() -> dict:
+    """Return the record ``fgsm_ray``, errors as shares, by the name of the training."""
+    record = results.load("fgsm_ray")["data"]
+    runs = {
+        name: [
+            {way: wrong / record["images"] for way, wrong in row["errors"].items()}
+            | {"rays": row["rays"]}
+            for row in record["runs"][key]
+        ]
+        for name, key in (("FGSM", "fgsm_3"), ("fast", "fast_3"))
+    }
+    return {"shares": record["shares"], "runs": runs}
+
+
 def make() -> dict[str, bytes]:
     """Return all files of ``advlib/play/data``, name and content."""
     dataset = data.load("mnist")
     made = notes(dataset)
     files = {f"{name}.js": script("notes", name, made[name]) for name in made}
     shown = digits(dataset, made)
+    files["overfit.js"] = script("records", "overfit", overfit())
     files["cheats.js"] = script("records", "cheats", cheats())
     return files | {"digits.js": script("images", "digits", shown)}
 

@@ -4,11 +4,11 @@
 (Sides => {
   const light = {
     pgd: "#E8703A", exact: "#0072B2", alpha: "#4F8F1F", crown: "#00A37A",
-    interval: "#6F9B8A", clean: "#6B6B6B",
+    interval: "#6F9B8A", clean: "#6B6B6B", fgsm: "#B98055",
   };
   const dark = {
     pgd: "#BF4B05", exact: "#3D98DB", alpha: "#5FA033", crown: "#00956D",
-    interval: "#4B7666", clean: "#797979",
+    interval: "#4B7666", clean: "#797979", fgsm: "#9C653A",
   };
   const list = colours => Object.entries(colours).map(([k, v]) => `--m-${k}: ${v};`).join(" ");
 
