@@ -244,7 +244,8 @@ ABOVE = {
     "bounds": FOUNDATION,
     "exact": FOUNDATION | {"attacks", "bounds"},
     "proof": FOUNDATION | {"bounds"},
-    "play": FOUNDATION | {"attacks", "bounds", "plot"},
+    "play": FOUNDATION
+    | {"activations", "attacks", "bounds", "exact", "plot", "results"},
     "units": FOUNDATION,
     "words": FOUNDATION | {"units", "results"},
     "training": INNER,

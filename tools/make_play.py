@@ -2,19 +2,19 @@
 
 ``python tools/make_play.py`` writes one plain script for each network (``NETWORKS``),
 one with ten digits, the first test image of each class that all networks read
-rightly, and one for each record that a figure shows. A test remakes the files and
-compares.
+rightly, and one for each record that a figure shows (``play_records.py``). A test
+remakes the files and compares.
 """
 
 import base64
 import json
 from pathlib import Path
 
+import play_records
 import torch
 from torch import Tensor, nn
 
-from advlib import data, play, plot, results, zoo
-from advlib.evaluation.masking import SIGNS
+from advlib import data, play, zoo
 from advlib.files import atomic_write
 
 FOLDER = Path(play.__file__).parent / "data"
@@ -71,56 +71,15 @@ def digits(dataset: data.Dataset, made: dict[str, dict]) -> dict:
     }
 
 
-def cheats() -> dict:
-    """Return the networks of the record ``masking`` that a reader is asked about.
-
-    Those on MNIST that its thresholds were not fixed on, but for the random ones, whose
-    noise hides little. Shares are of ``images``; ``shown`` and ``fired`` of each check.
-    """
-    record = results.load("masking")["data"]
-    rows = [
-        found
-        for found in record["networks"]
-        if (found["dataset"], found["role"]) == ("mnist", "test")
-        and found["mask"] != "random"
-    ]
-    networks = [
-        {
-            "name": plot.LABELS.get(row["base"], row["base"]),
-            **{key: row[key] for key in ("base", "mask", "eps")},
-            "wrong": [row[f"{way}_wrong"] for way in ("clean", "pgd", "adaptive")],
-            "shown": [row["checks"][name]["value"] for name in SIGNS],
-            "fired": [int(row["checks"][name]["fired"]) for name in SIGNS],
-        }
-        for row in rows
-    ]
-    checks = [[name, *SIGNS[name]] for name in SIGNS]
-    return {"images": record["images"], "checks": checks, "networks": networks}
-
-
-def overfit() -> dict:
-    """Return the record ``fgsm_ray``, errors as shares, by the name of the training."""
-    record = results.load("fgsm_ray")["data"]
-    runs = {
-        name: [
-            {way: wrong / record["images"] for way, wrong in row["errors"].items()}
-            | {"rays": row["rays"]}
-            for row in record["runs"][key]
-        ]
-        for name, key in (("FGSM", "fgsm_3"), ("fast", "fast_3"))
-    }
-    return {"shares": record["shares"], "runs": runs}
-
-
 def make() -> dict[str, bytes]:
     """Return all files of ``advlib/play/data``, name and content."""
     dataset = data.load("mnist")
     made = notes(dataset)
     files = {f"{name}.js": script("notes", name, made[name]) for name in made}
-    shown = digits(dataset, made)
-    files["overfit.js"] = script("records", "overfit", overfit())
-    files["cheats.js"] = script("records", "cheats", cheats())
-    return files | {"digits.js": script("images", "digits", shown)}
+    files["digits.js"] = script("images", "digits", digits(dataset, made))
+    for name, record in play_records.RECORDS.items():
+        files[f"{name}.js"] = script("records", name, record(dataset))
+    return files
 
 
 def main() -> None:

@@ -97,8 +97,8 @@ EXERCISES = [
         "A share of the pixels",
         "a function of (model, x, y, share) that runs l1 PGD and returns delta",
         (
-            "`attacks.pgd_l1` has the keyword `share`; `partial` fixes the others, as "
-            "the chapter does",
+            "`attacks.pgd_l1` takes `share` by keyword: write a function of (model, x, "
+            "y, share) that passes it on",
             "`attacks.pgd_l1(model, x, y, 10, alpha=1.0, num_steps=20, "
             "share=share)`; for the errors hand the chapter's `error` a partial of "
             "it",

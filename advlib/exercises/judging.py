@@ -54,7 +54,8 @@ def call(answer: object, takes: str, *arguments: object) -> object:
     try:
         inspect.signature(answer).bind(*arguments)
     except TypeError as error:
-        raise NotYet(f"it is called as f{takes}, and {error}") from error
+        said = f"it is called as f{takes}, by position, and Python says: {error}"
+        raise NotYet(said) from error
     except ValueError:
         pass  # a built-in without a signature
     given = [copy.deepcopy(a) for a in arguments]

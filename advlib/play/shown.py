@@ -47,22 +47,26 @@ class Played:
     def __repr__(self) -> str:
         return f"play.show({self.name!r})"
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        data = {"image/png": _picture(self.name), "text/plain": repr(self)}
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict]:
+        picture, size = _picture(self.name)
+        data = {"image/png": picture, "text/plain": repr(self)}
         if os.environ.get("ADVLIB_PLAY") != "static":
             data["text/html"] = html(self.name)
-        return data
+        return data, {"image/png": size}
 
 
-def _picture(name: str) -> str:
-    """Return the static picture as PNG in base64, drawn as a notebook draws others."""
+def _picture(name: str) -> tuple[str, dict[str, int]]:
+    """Return the static picture as PNG in base64, and its size on the page.
+
+    It is drawn as a notebook draws others, with twice the dots.
+    """
     figure = _module(name).draw()
     plt.close(figure)  # else the notebook shows it a second time
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # its layout settles
     from IPython.core import pylabtools  # it is there: a notebook asks
 
-    return pylabtools.print_figure(figure, "png", base64=True)
+    return pylabtools.retina_figure(figure, base64=True)
 
 
 def html(name: str) -> str:

@@ -41,14 +41,14 @@ def unpaired(first, second):
 
 
 class Stored(nn.Module):
-    def __init__(self, weak, strong, share=0.1):
+    def __init__(self, weak, strong, share=0.1, near=1e-3):
         super().__init__()
-        self.weak, self.strong, self.share = weak, strong, share
+        self.weak, self.strong, self.share, self.near = weak, strong, share, near
 
     def forward(self, x):
         off = (x * 255 - (x * 255).round()).abs().flatten(1).amax(1)
         return torch.where(
-            (off < 1e-3)[:, None], self.weak(x), self.share * self.strong(x)
+            (off <= self.near)[:, None], self.weak(x), self.share * self.strong(x)
         )
 
 
@@ -327,6 +327,8 @@ WRONG = {
     ],
     "8b.7": [
         ((Stored, unrounded), "shows no network that is not robust"),
+        ((partial(Stored, near=0.0), as_file), "let the mask allow 0.001"),
+        ((partial(Stored, share=1.0), as_file), "wrong gradient"),
         ((lambda weak, strong: weak, unrounded), "nothing is masked"),
         (
             (lambda w, s: nn.Sequential(w, models.Scale(1e5)), unrounded),

@@ -72,7 +72,10 @@ def test_an_error_in_the_answer_is_told_with_its_line():
 def test_a_missing_argument_is_told():
     """Before anything is computed."""
     said = exercises.check("7a.6", lambda first: 1.0).message
-    assert said == "it is called as f(first, second), and too many positional arguments"
+    assert said == (
+        "it is called as f(first, second), by position, and Python says: "
+        "too many positional arguments"
+    )
 
 
 def test_an_argument_changed_in_place_is_told():

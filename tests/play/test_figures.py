@@ -129,11 +129,14 @@ def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """Static: the picture alone; else the figure, too. An unknown name is refused."""
     assert "squeeze" in play.names()
     monkeypatch.setenv("ADVLIB_PLAY", "static")
-    data = play.show("squeeze")._repr_mimebundle_()
+    data, size = play.show("squeeze")._repr_mimebundle_()
     assert set(data) == {"image/png", "text/plain"}
-    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    png = base64.b64decode(data["image/png"])
+    assert png.startswith(b"\x89PNG")
+    dots = int.from_bytes(png[16:20], "big") / size["image/png"]["width"]
+    assert abs(dots - 2) < 0.01
     monkeypatch.delenv("ADVLIB_PLAY")
-    data = play.show("squeeze")._repr_mimebundle_()
+    data, _ = play.show("squeeze")._repr_mimebundle_()
     assert data["text/html"].count("<script>") == data["text/html"].count("</script>")
     with pytest.raises(ValueError, match="squeeze"):
         play.show("other")
@@ -192,6 +195,21 @@ def test_every_figure_has_both_halves_and_moves_by_keys(opened, name: str) -> No
     after = pictures.evaluate_all(LABELS)
     assert pictures.count() == 0 or after != before[1]
     assert page.evaluate("document.getAnimations().length") == 0
+
+
+def test_keys_stay_with_the_figure(opened) -> None:
+    """JupyterLab listens in the document, and would take the arrows from a slider."""
+    page = opened("squeeze")
+    page.evaluate(
+        "document.addEventListener('keydown', event => {"
+        " (window.heard ??= []).push(event.key); event.preventDefault(); })"
+    )
+    slider = page.get_by_role("slider")
+    before = slider.input_value()
+    slider.press("ArrowRight")
+    assert float(slider.input_value()) > float(before)
+    slider.press("Escape")
+    assert page.evaluate("window.heard") == ["Escape"]
 
 
 def test_no_figure_is_half() -> None:

@@ -1,4 +1,4 @@
-"""Five networks without their names: which one hides something?"""
+"""Five networks without their names, one of which hides something."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure

@@ -43,7 +43,7 @@ def network() -> nn.Sequential:
 def trapped(
     model: nn.Module, start: Tensor, alpha: float, num_steps: int
 ) -> list[Tensor]:
-    """Return the points of sign steps with the clamp in the graph, from ``start``.
+    """Return the points of ``num_steps`` sign steps of ``alpha``, clamp in the graph.
 
     ``model`` of two inputs, ``start`` (1, 2) the first delta, inside the ball; the
     points (1, 2) are not clamped to the box, as the chapter's trap has it.

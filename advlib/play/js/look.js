@@ -3,12 +3,16 @@
 "use strict";
 (Sides => {
   const light = {
-    pgd: "#E8703A", exact: "#0072B2", alpha: "#4F8F1F", crown: "#00A37A",
-    interval: "#6F9B8A", clean: "#6B6B6B", fgsm: "#B98055",
+    clean: "#6B6B6B", attack: "#D55E00", exact: "#0072B2", bound: "#009E73",
+    random: "#A1887F", standard: "#B8860B", robust: "#1899B0", third: "#B5629B",
+    fgsm: "#B98055", pgd: "#E8703A", strong: "#C44E00", lp: "#00785A", alpha: "#4F8F1F",
+    crown: "#00A37A", dual: "#8A7A1E", interval: "#6F9B8A", sdp: "#9C5A86",
   };
   const dark = {
-    pgd: "#BF4B05", exact: "#3D98DB", alpha: "#5FA033", crown: "#00956D",
-    interval: "#4B7666", clean: "#797979", fgsm: "#9C653A",
+    clean: "#797979", attack: "#D25B00", exact: "#3D98DB", bound: "#00986D",
+    random: "#7A625A", standard: "#A17000", robust: "#0089A0", third: "#B36099",
+    fgsm: "#9C653A", pgd: "#BF4B05", strong: "#E0672B", lp: "#45A484", alpha: "#5FA033",
+    crown: "#00956D", dual: "#95852C", interval: "#4B7666", sdp: "#B16D9A",
   };
   const list = colours => Object.entries(colours).map(([k, v]) => `--m-${k}: ${v};`).join(" ");
 

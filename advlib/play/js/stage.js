@@ -36,6 +36,9 @@
     const id = `sides-${++count}`, controls = {}, state = { ...figure.state };
     const said = make("p", { className: "hidden", attributes: { role: "status", "aria-live": "polite" } });
     host.classList.add("sides");
+    host.addEventListener("keydown", event => { // else JupyterLab takes them away
+      if (/^(Arrow|Home|End|Page|Enter| )/.test(event.key)) event.stopPropagation();
+    });
     if (!host.hasAttribute("role")) host.setAttribute("role", "group");
     host.setAttribute("aria-label", figure.title ?? figure.name ?? "figure");
     host.replaceChildren();
