@@ -340,12 +340,27 @@ def rounded(values: Tensor) -> list:
     return values.double().mul(1e4).round().div(1e4).tolist()
 
 
+def overfit(dataset: data.Dataset) -> dict:
+    """Return the record ``fgsm_ray``, errors as shares, by the name of the training."""
+    record = results.load("fgsm_ray")["data"]
+    runs = {
+        name: [
+            {way: wrong / record["images"] for way, wrong in row["errors"].items()}
+            | {"rays": row["rays"]}
+            for row in record["runs"][key]
+        ]
+        for name, key in (("FGSM", "fgsm_3"), ("fast", "fast_3"))
+    }
+    return {"shares": record["shares"], "runs": runs}
+
+
 RECORDS: dict[str, Callable[[data.Dataset], dict]] = {
     "arms": lambda _: arms.data(),
     "cheats": cheats,
     "gates": gates,
     "guess": guess,
     "mosaic": mosaic,
+    "overfit": overfit,
     "plane": plane,
     "scale": scale,
     "turn": turn,
