@@ -1,7 +1,5 @@
 """An arrow turns in the plane of two units: its purity, and rows of its top images."""
 
-import base64
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,10 +36,11 @@ def purity(record: dict, top: np.ndarray) -> np.ndarray:
 
 
 def draw() -> Figure:
-    """Return the picture: plane, purity over the angle, the top images of four."""
-    record, fig = stored("turn"), plt.figure(figsize=(7.4, 4.7), layout="constrained")
-    grid = fig.add_gridspec(3, 2, height_ratios=(5, 1, 1), width_ratios=(1, 1.2))
-    left, right = fig.add_subplot(grid[0, 0]), fig.add_subplot(grid[0, 1])
+    """Return the picture: the plane of two units, and purity over the angle."""
+    record = stored("turn")
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(7.4, 3.2), width_ratios=(1, 1.2), layout="constrained"
+    )
     _plane(fig, left, record)
     angles = np.arange(360)
     right.plot(angles, purity(record, tops(record, angles)), color=plot.COLORS["clean"])
@@ -50,14 +49,6 @@ def draw() -> Figure:
         right.axvline(angle, color=color, ls="-" if angle % 90 == 0 else "--")
     right.set(xlabel="angle of the arrow, degrees", xticks=range(0, 361, 90),
               ylabel="purity of the top 8", ylim=(0.25, 1.03))  # fmt: skip
-    pixels = np.frombuffer(base64.b64decode(record["pixels"]), np.uint8)
-    whole = np.stack([pixels >> 4, pixels & 15], 1).reshape(-1, 28, 28) / 15
-    for k, (angle, name) in enumerate(ARROWS.items()):
-        top = tops(record, np.array([angle]))
-        ax = fig.add_subplot(grid[1 + k // 2, k % 2])
-        share = purity(record, top)[0]
-        plot.image(ax, np.concatenate(list(whole[top[0]]), 1))
-        ax.set_title(f"{name}: {angle}°, purity {share:.2f}", fontsize=8)
     return fig
 
 
