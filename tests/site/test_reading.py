@@ -42,7 +42,7 @@ PAPER = """() => {
     return box.width && !e.closest('math') && box.right > right + 1;
   }).map(e => e.outerHTML.slice(0, 120));
 }"""
-HIDDEN = """[...document.querySelectorAll('article details > :not(summary)')]
+HIDDEN = """[...document.querySelectorAll('article details:not(.hint) > :not(summary)')]
   .filter(e => !e.checkVisibility({contentVisibilityAuto: true})).length"""
 READ = ["chapters/06a_upper_bounds", "chapters/08a_adversarial_training"]
 
