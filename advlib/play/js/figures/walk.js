@@ -72,7 +72,7 @@
         const line = margins.map((_, k) => tangent(one, k * reach / FAR));
         const most = Math.max(...margins, line[0]), least = Math.max(Math.min(...margins, ...line), -most);
         const unit = nice(most - least), y = [Math.floor(least / unit) * unit, Math.ceil(most / unit) * unit];
-        const axes = Sides.draw.axes({ width, height, x: [0, reach], y, xlabel: "ϵ", ticks: { x: steps(0, reach, reach / (width < 400 ? 2 : 4)), y: steps(y[0], y[1], unit) }, words: "" });
+        const axes = Sides.draw.axes({ width, height, x: [0, reach], y, xlabel: "ϵ", ticks: { x: steps(0, reach, reach / (width < 400 ? 2 : 4)), y: steps(y[0], y[1], unit) }, words: "margin and tangent over the radius" });
         const inside = values => {
           const part = [];
           for (let k = 0; k <= FAR && values[k] >= y[0]; k++) part.push([k * reach / FAR, values[k]]);
