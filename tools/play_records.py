@@ -146,12 +146,12 @@ def gates(dataset: data.Dataset) -> dict:
 def guess(_: data.Dataset) -> dict:
     """Return the eight words on top of directions that Chapter 9b does not print.
 
-    Of 92 dimensions and 92 random directions, raw vectors and those of length one.
+    Of 36 dimensions and 36 random directions, raw vectors and those of length one.
     """
     vectors, made = words.load("imdb8"), {"first": 9}
     g = torch.Generator().manual_seed(0)
-    random = units.random_directions(1000, 100, generator=g)[8:100]
-    directions = {"dimensions": torch.eye(100).double()[8:], "random": random}
+    random = units.random_directions(1000, 100, generator=g)[8:44]
+    directions = {"dimensions": torch.eye(100).double()[8:44], "random": random}
     for form, matrix in zip(("raw", "unit"), words.both(vectors.matrix), strict=True):
         made[form] = {
             kind: [
@@ -165,7 +165,7 @@ def guess(_: data.Dataset) -> dict:
 def turn(dataset: data.Dataset) -> dict:
     """Return what turning an arrow between two units needs, as Chapter 9a has it.
 
-    The two live units of largest variance in ``cnn_shallow_0``; 250 test images as
+    The two live units of largest variance in ``cnn_shallow_0``; 150 test images as
     points; every image that is among the top eight at some whole degree, 4 bits a
     pixel; and how many of 1000 random directions have 0, 1, ..., 8 of 8 in one class.
     """
@@ -184,7 +184,7 @@ def turn(dataset: data.Dataset) -> dict:
     return {
         "units": live.nonzero().flatten()[pair].tolist(),
         "points": [
-            [*short(p, 2), int(c)] for p, c in zip(plane[:250], y, strict=False)
+            [*short(p, 2), int(c)] for p, c in zip(plane[:150], y, strict=False)
         ],
         "places": seen.tolist(),
         "labels": y[seen].tolist(),

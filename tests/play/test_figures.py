@@ -73,8 +73,7 @@ def test_colours_are_those_of_the_printed_figures(opened) -> None:
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 LABELS = "all => all.map(e => e.getAttribute('aria-label'))"
-STOPS = """.sides :is(input:not([type=radio]), input[type=radio]:checked, button,
-[tabindex='0'], select):not(:disabled)"""
+STOPS = ".sides :is(input, button, [tabindex='0'], select):not(:disabled)"
 
 
 def parts(name: str) -> set[str]:
@@ -181,19 +180,23 @@ def test_every_figure_has_both_halves_and_moves_by_keys(opened, name: str) -> No
         "document.querySelector('.sides [role=status]').textContent.length > 20"
     )
     before = words.text_content(), pictures.evaluate_all(LABELS)
-    stops = page.locator(STOPS)
-    assert stops.count() > 0
-    for stop in stops.all()[:6]:
+    stops, seen = page.locator(STOPS), []
+    for place in range(6):
+        if place >= stops.count() or not stops.nth(place).is_visible():
+            continue  # an earlier stop took it away
+        stop = stops.nth(place)
         stop.focus()
-        slides = stop.get_attribute("type") == "range"
-        for key in ("ArrowLeft", "ArrowLeft") if slides else ("ArrowRight", "Space"):
+        kind = stop.get_attribute("type")
+        keys = {"range": ("ArrowLeft", "ArrowLeft"), "radio": ("Space",)}
+        for key in keys.get(kind, ("ArrowRight", "Space")):
             page.keyboard.press(key)
+            page.wait_for_timeout(60)
+            seen.append(pictures.evaluate_all(LABELS))
     page.wait_for_function(  # it is said when the reader pauses
         "old => document.querySelector('.sides [role=status]').textContent !== old",
         arg=before[0],
     )
-    after = pictures.evaluate_all(LABELS)
-    assert pictures.count() == 0 or after != before[1]
+    assert pictures.count() == 0 or any(labels != before[1] for labels in seen)
     assert page.evaluate("document.getAnimations().length") == 0
 
 

@@ -48,9 +48,9 @@ def test_loss_and_margin_are_those_of_the_logits(opened, name: str) -> None:
 @pytest.mark.parametrize("name", ["linear", "dnn_4"])
 def test_the_record_is_the_zoos(name: str) -> None:
     """The network itself, its own gradient, and the end of the way."""
-    import make_play
+    import play_records
 
-    dataset, k = data.load("mnist"), make_play.SCALED_IMAGE
+    dataset, k = data.load("mnist"), play_records.SCALED_IMAGE
     x, y = (part[k : k + 1] for part in dataset.test)
     net, x = zoo.load(name, dataset).double(), x.double()
     delta = attacks.pgd_linf(net, x, y, 0.1, alpha=0.1 / 4, num_steps=15,
