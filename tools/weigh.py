@@ -14,7 +14,8 @@ only counts bytes, which needs no slow line and is exact.
 
 A second table holds the figures that the reader plays with, on a processor that is not
 slowed: kB that a page loads for them, the longest redraw of ten moves in milliseconds,
-in which the page does not answer, and milliseconds until what a worker computes stands.
+in which the page does not answer, and milliseconds until what a worker computes stands,
+the .15 s included in which it waits for further moves.
 """
 
 import argparse
@@ -180,9 +181,13 @@ def played(browser: Browser, url: str) -> list[dict[str, float | str]]:
     found = []
     for place in page.locator("[data-play]").all():
         sizes.clear()
-        place.scroll_into_view_if_needed()
-        page.wait_for_function("e => e.dataset.ready !== undefined",
-                               arg=place.element_handle(), timeout=60_000)  # fmt: skip
+        for _ in range(100):  # what is drawn above it may push it away again
+            place.evaluate("e => e.scrollIntoView({block: 'center'})")
+            page.wait_for_timeout(200)
+            if place.get_attribute("data-ready") is not None:
+                break
+        else:
+            raise RuntimeError(f"a figure of {url} does not start")
         page.wait_for_load_state("networkidle")
         weight = sum(sizes) / 1000
         moves = place.evaluate(MOVE)
