@@ -186,7 +186,7 @@ def prepare(app, pagename, templatename, context, doctree):
     body = re.sub(r"<table\b.*?</table>", columns, body, flags=re.S)
     body = OPTION.sub('<span class="pre nobr">', body)
     body = WORD.sub(
-        lambda m: re.sub(r"(?<=[a-z])[._/(,]+(?=[a-zA-Z])", r"\g<0><wbr>", m[0]), body
+        lambda m: re.sub(r"(?<=[a-z])[._/(,]+(?=[a-zA-Z])", r"\g<0><wbr/>", m[0]), body
     )
     body = re.sub(
         r"<table\b.*?</table>", r'<div class="scroll">\g<0></div>', body, flags=re.S

@@ -334,3 +334,11 @@ def test_terms_that_mean_something_else_are_terms() -> None:
         assert len(list((ROOT / "chapters").glob(f"{chapter}_*.ipynb"))) == 1
         for word in words:
             assert word in terms, word
+
+
+def test_breaks_are_xhtml(site: Path) -> None:
+    """A page of the ePub with an open <wbr> is refused whole by its reader."""
+    text = (site / "notation.html").read_text(encoding="utf8")
+    assert "<wbr/>" in text
+    for page in site.rglob("*.html"):
+        assert "<wbr>" not in page.read_text(encoding="utf8"), page
