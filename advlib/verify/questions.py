@@ -34,13 +34,14 @@ def fraction(value: Number | float | str) -> Fraction:
     beyond 2000.
     """
     try:
-        value = Decimal(value) if isinstance(value, str) else value
-        if isinstance(value, Decimal) and abs(value.adjusted()) > 2000:
-            raise OverflowError("a large exponent")
-        known = isinstance(value, int | Decimal | Fraction)
-        return Fraction(value if known else float(value))
-    except (ValueError, ArithmeticError) as error:
-        raise QuestionError(f"{value!r} is no finite number") from error
+        exact = Decimal(value) if isinstance(value, str) else value
+        if not isinstance(exact, int | Decimal | Fraction):
+            exact = Fraction(float(exact))
+        if not isinstance(exact, Decimal) or abs(exact.adjusted()) <= 2000:
+            return Fraction(exact)
+    except (ValueError, ArithmeticError):
+        pass
+    raise QuestionError(f"{value!r} is no finite number")
 
 
 def less(first: Number, second: Number) -> bool:
