@@ -94,13 +94,19 @@ def sample(shape: Sequence[int]) -> Shape:
 
 
 def constant(builder: Builder, values: Tensor, shape: Shape, name: str) -> int:
-    """Return a node of ``shape`` that has the ``values``, whatever the input is."""
+    """Return a node of ``shape`` that has the ``values``, whatever the input is.
+
+    Made by ``builder`` under ``name``.
+    """
     nowhere = Pick(torch.full(shape, -1), builder.shape(0))
     return builder.affine(0, nowhere, values.reshape(shape), name)
 
 
 def picked(builder: Builder, node: int, index: Tensor, name: str) -> int:
-    """Return the entries of ``node`` at the places ``index``."""
+    """Return the entries of ``node`` at the places ``index``.
+
+    Made by ``builder`` under ``name``, and as simple as may be.
+    """
     places = builder.places(node).flatten()
     if torch.equal(index.flatten(), places):
         return builder.reshape(node, index.shape, name)
@@ -257,7 +263,7 @@ def _batches(call: Call) -> int:
 
 
 def reduced(call: Call) -> tuple[Variable, list[int]]:
-    """Return what a reduction reduces, and the axes."""
+    """Return what the reduction ``call`` reduces, and along which axes."""
     value, dims = call.variable(), call.get("dim")
     if dims is None or dims == []:
         dims = range(len(value.shape))

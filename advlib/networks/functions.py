@@ -16,7 +16,8 @@ from advlib.networks.graph import Builder
 def greatest(builder: Builder, node: int, index: Tensor, name: str) -> int:
     """Return the maximum of the entries of ``node`` at ``index``, over its last axis.
 
-    ``index``: places in the flat order of ``node``. The result has the other axes.
+    ``index``: places in the flat order of ``node``. The result, made by ``builder``
+    under ``name``, has the other axes.
     """
     shape, n = index.shape[:-1], index.shape[-1]
     node = picked(builder, node, index.reshape(-1, n), name)

@@ -2,8 +2,8 @@
 
 ``Traced`` stands for a plain tensor of one sample. Each operator that torch runs on it
 is handed to ``Tape``, which runs it on the plain numbers and lets the operator's rule
-(``aten``, ``functions``, ``windows``) add nodes to a graph. Views share a ``Store``, so
-that what is written in place is seen by all that look at the same numbers.
+(``aten``, ``functions``, ``windows``) add nodes to a graph. Views share their
+``memory``, so that what is written in place is seen by all that look at it.
 """
 
 import sys
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from advlib._check import modules_of, tensors_of
 from advlib.networks import aten, functions, windows
-from advlib.networks.aten import HELP, Call, Variable, constant, picked, sample
+from advlib.networks.aten import HELP, Call, Variable, constant, sample
 from advlib.networks.gate import PLAIN, brings_plain
 from advlib.networks.graph import Builder
 from advlib.networks.maps import Shape
+from advlib.networks.memory import Store
 
 RULES = {**aten.RULES, **functions.RULES, **windows.RULES}
 # what takes only shape, dtype and device from a tensor
@@ -32,69 +33,6 @@ FOLLOWS = "it follows a softmax, which is left out only as the last operator"
 TAILS = {"_softmax": torch.softmax, "_log_softmax": torch.log_softmax}
 
 
-class Store:
-    """The numbers in one piece of memory: where in the graph each is to be found.
-
-    ``node`` holds them at the places ``index``, one for each number in memory, -1 for
-    one that nobody has written; without a node they do not depend on the input. A
-    ``closed`` store must not be read: it says why. ``tail``: a softmax that was left
-    out, and its axis.
-    """
-
-    def __init__(self, value: Tensor, node: int | None, closed: str = "") -> None:
-        size = value.untyped_storage().nbytes() // value.element_size()
-        self.node, self.closed = node, closed
-        self.tail: tuple[Callable, int] | None = None
-        self.everything = torch.arange(size)
-        self.index = torch.full((size,), -1)
-        self.index[self.at(value)] = torch.arange(value.numel()).view(value.shape)
-        self.found: dict[tuple, int] = {}
-
-    def at(self, value: Tensor) -> Tensor:
-        """Return the places in memory of ``value``, which lies in this store."""
-        how = value.shape, value.stride(), value.storage_offset()
-        return self.everything.as_strided(*how)
-
-    def places(self, value: Tensor) -> Tensor:
-        """Return the places in the node of ``value``; refuse unwritten memory."""
-        index = self.index[self.at(value)]
-        if (index < 0).any():
-            raise ValueError("it reads memory that nothing was written to")
-        return index
-
-    def read(self, builder: Builder, value: Tensor, name: str) -> int:
-        """Return a node with what ``value`` holds now, shaped without batch."""
-        how = tuple(value.shape), value.stride(), value.storage_offset()
-        if how not in self.found:
-            index = self.places(value).reshape(sample(value.shape))
-            self.found[how] = picked(builder, self.node, index, name)
-        return self.found[how]
-
-    def open(self, builder: Builder, value: Tensor, name: str) -> None:
-        """Give numbers that did not depend on the input a node."""
-        memory = value.detach().as_strided((len(self.everything),), (1,), 0)
-        memory = memory.cpu().double().masked_fill(self.index < 0, 0)
-        self.node = constant(builder, memory, tuple(memory.shape), name)
-        self.index = torch.where(self.index < 0, -1, self.everything)
-
-    def move(self, source: Tensor, at: Tensor) -> None:
-        """Let the places ``at`` hold what the places ``source`` do."""
-        self.index = self.index.index_put((at,), self.index[source])
-        self.found.clear()
-
-    def write(self, builder: Builder, at: Tensor, node: int, name: str) -> None:
-        """Let the places ``at`` hold the numbers of ``node``, in order."""
-        new = torch.arange(at.numel()).view(at.shape)
-        if self.node is not None and at.numel() < len(self.everything):
-            old = builder.places(self.node).numel()
-            parts = [(self.node, old), (node, at.numel())]
-            flat = [builder.reshape(part, (size,), name) for part, size in parts]
-            node, new = builder.concat(flat, 0, name), new + old
-        self.node, self.index = node, self.index.clone()
-        self.index[at] = new
-        self.found.clear()
-
-
 class Traced(Tensor):
     """Stands for the plain tensor ``value``, whose numbers ``store`` knows.
 
@@ -105,7 +43,7 @@ class Traced(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, value: Tensor, store: Store, tape: "Tape") -> "Traced":
+    def __new__(cls: type, value: Tensor, store: Store, tape: "Tape") -> "Traced":
         """Return a tensor shaped as ``value``."""
         return Tensor._make_wrapper_subclass(
             cls, value.shape, strides=value.stride(), dtype=value.dtype,
@@ -121,7 +59,7 @@ class Traced(Tensor):
 
     @classmethod
     def __torch_dispatch__(
-        cls, op: torch._ops.OpOverload, types: Sequence[type], args: tuple = (),
+        cls: type, op: torch._ops.OpOverload, types: Sequence[type], args: tuple = (),
         kwargs: dict | None = None,
     ) -> object:  # fmt: skip
         """Hand ``op`` to the tape."""
@@ -156,7 +94,10 @@ class Tape:
         return Traced(x, Store(x, node), self)
 
     def end(self, out: object) -> int:
-        """Return the node of ``out``, what the model returned; refuse what has none."""
+        """Return the node of ``out``, what the model returned.
+
+        Raises ``ValueError`` for what is not one tensor that depends on the input.
+        """
         if not isinstance(out, Tensor):
             raise ValueError(
                 f"the model returns a {type(out).__name__}, not one tensor: wrap it in "
@@ -176,9 +117,10 @@ class Tape:
     # ------------------------------------------------------------------ one operator
 
     def run(self, op: torch._ops.OpOverload, given: dict[str, object]) -> object:
-        """Run ``op`` on the plain numbers, and write down what it does.
+        """Run ``op`` on the plain numbers ``given``, and write down what it does.
 
-        Raises ``ValueError`` that names operator and place for what has no rule.
+        Returns what it returns, traced. Raises ``ValueError``, which names operator and
+        place, for what has no rule.
         """
         try:
             return self._run(op, given)
