@@ -416,8 +416,10 @@ REFUSED = {
     "each input alike": lambda x: x.view(1, -1)[:, :3],
     "must count samples": lambda x: x.T,
     "depends on the input: only a constant": lambda x: x.clamp(min=x[:, :1]),
-    "one that records": lambda x: torch.from_numpy(x.numpy()),
-    "records what happens": lambda x: x * torch.tensor(x.tolist()),
+    "numbers are read": lambda x: torch.from_numpy(x.numpy()),
+    "by other means": lambda x: x * torch.tensor(x.tolist()),
+    "or changed, by other": lambda x: x.apply_(lambda v: v + 1),
+    "sin_ cannot be read": lambda x: x.sin_(),
     "no rule for it": lambda x: x.sort()[0],
     "not what else it returns": lambda x: x[:, x.max(1)[1]],
     "does not depend on its input": lambda x: torch.ones(len(x), 2),
@@ -449,6 +451,15 @@ def test_what_cannot_be_read_is_refused(why):
     model = what if isinstance(what, nn.Module) else Calls(what)
     with pytest.raises(ValueError, match=why):
         graph_of(model.eval(), (4,))
+
+
+def test_an_operator_of_another_library_is_not_mistaken_for_torch_s():
+    @torch.library.custom_op("mine::relu", mutates_args=())
+    def relu(x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(min=0.0)
+
+    with pytest.raises(ValueError, match=r"mine.* none of torch's own"):
+        graph_of(Calls(relu).eval(), (4,))
 
 
 def test_a_refusal_names_the_place():

@@ -320,6 +320,10 @@ _NORM = (
     "batch norm in eval mode, whose statistics are numbers, is read"
 )
 _SMOOTH = f"it is neither piecewise linear nor one of the units {', '.join(UNITS)}"
+UNKNOWN = (
+    "there is no rule for it; read are sums, products with constants, convolutions, "
+    "pooling, maxima, clamps, what moves numbers, and the units " + ", ".join(UNITS)
+)
 _LAST = (
     "as the last operator it may be left out, for the classes keep their order: "
     "graph_of(model, shape, logits=True), or a model without it"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from advlib._check import modules_of, tensors_of
 from advlib.networks import aten, functions, windows
-from advlib.networks.aten import HELP, Call, Variable, constant, sample
+from advlib.networks.aten import HELP, UNKNOWN, Call, Variable, constant, sample
 from advlib.networks.gate import PLAIN, brings_plain
 from advlib.networks.graph import Builder
 from advlib.networks.maps import Shape
@@ -56,6 +56,14 @@ class Traced(Tensor):
     def __repr__(self) -> str:
         """Return the plain numbers, as text."""
         return f"Traced({self.value})"
+
+    def _unseen(self, *args: object, **kwargs: object) -> None:
+        raise ValueError(
+            f"{self.tape.place()}: the numbers are read, or changed, by other means "
+            "than torch's operators, so that nothing records what is done to them"
+        )
+
+    apply_ = map_ = map2_ = numpy = tolist = data_ptr = __array__ = _unseen
 
     @classmethod
     def __torch_dispatch__(
@@ -125,12 +133,14 @@ class Tape:
         try:
             return self._run(op, given)
         except ValueError as error:
-            name = op._schema.name.removeprefix("aten::")
+            name = str(op).removeprefix("aten.").split(".")[0]
             raise ValueError(
                 f"{self.place()}: the operator {name} cannot be read: {error}"
             ) from error
 
     def _run(self, op: torch._ops.OpOverload, given: dict[str, object]) -> object:
+        if not isinstance(op, torch._ops.OpOverload) or op.namespace != "aten":
+            raise ValueError("it is none of torch's own ATen library")
         if torch.Tag.nondeterministic_seeded in op.tags:
             raise ValueError("it is random: the model is no function of its input")
         schema, plain, traced = op._schema, _each(given, _value), _traced(given)
@@ -194,8 +204,8 @@ class Tape:
         """Return what ``op`` makes of variables: a new value with a node."""
         name = op.overloadpacket.__name__
         tail = self.logits and TAILS.get(name)
-        if not tail and name not in RULES:
-            raise ValueError(HELP.get(name, "there is no rule for it"))
+        if not tail and name not in RULES:  # before it is run
+            raise ValueError(HELP.get(name, UNKNOWN))
         out = op(**plain)
         several = isinstance(out, (list, tuple))
         first, *others = out if several else [out]
@@ -222,6 +232,8 @@ class Tape:
         rule: str,
     ) -> int:  # fmt: skip
         """Return the node that ``rule`` makes of a call of ``op``."""
+        if rule not in RULES:
+            raise ValueError(HELP.get(rule, UNKNOWN))
         name = self._module() or rule
         read = _each(given, lambda value: self._read(value, name))
         node = RULES[rule](Call(self.builder, op, read, shape, name))
@@ -351,6 +363,8 @@ def _bound(
     op: torch._ops.OpOverload, args: Sequence[object], kwargs: dict[str, object]
 ) -> dict[str, object]:
     """Return the arguments of ``op`` by name, defaults included."""
+    if not isinstance(op, torch._ops.OpOverload):
+        return {"args": args, **kwargs}
     given = {}
     for i, argument in enumerate(op._schema.arguments):
         if argument.name in kwargs:
