@@ -8,6 +8,7 @@ import gzip
 import math
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -23,6 +24,30 @@ DTYPES = {
 }  # fmt: skip
 
 
+class NoRuleError(TypeError):
+    """An operator, an option or a dtype that is not known: nothing is guessed."""
+
+
+@contextmanager
+def naming(path: Path | None) -> Iterator[None]:
+    """Put the name of the file at ``path`` before each error.
+
+    Raises ``NoRuleError`` for these, and ``ValueError`` for all others that what a file
+    holds can cause.
+    """
+    name = "the model" if path is None else path.name
+    broken = AttributeError, IndexError, KeyError, MemoryError, OverflowError
+    try:
+        yield
+    except NoRuleError as error:
+        raise NoRuleError(f"{name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except (TypeError, RuntimeError, *broken) as error:
+        kind = type(error).__name__
+        raise ValueError(f"{name} is broken ({kind}: {error})") from error
+
+
 def read_bytes(path: str | Path) -> bytes:
     """Return the bytes of the file at ``path``, unpacked if it ends in ``.gz``.
 
@@ -33,11 +58,11 @@ def read_bytes(path: str | Path) -> bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(LARGEST + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is not a whole gzip file: {error}") from error
+        raise ValueError(f"not a whole gzip file: {error}") from error
     if not data:
-        raise ValueError(f"{path} is empty")
+        raise ValueError("the file is empty")
     if len(data) > LARGEST:
-        raise ValueError(f"{path} holds 2 GiB or more, which is no ONNX file")
+        raise ValueError("2 GiB or more, which is no ONNX file")
     return data
 
 
@@ -46,10 +71,9 @@ def parse(data: bytes, path: Path | None = None) -> tuple[Any, bool]:
 
     Weights in other files are read and put inside, if these lie in the folder of
     ``path`` or below. Raises ``ValueError`` for what is not a model and for weights
-    elsewhere or not there, ``TypeError`` for versions of ONNX without rules, and
+    elsewhere or not there, ``NoRuleError`` for versions of ONNX without rules, and
     ``ImportError`` without the package onnx.
     """
-    name = path or "the model"
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -60,10 +84,10 @@ def parse(data: bytes, path: Path | None = None) -> tuple[Any, bool]:
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError as error:
-        raise ValueError(f"{name} is not ONNX, or cut short: {error}") from error
+        raise ValueError(f"not ONNX, or cut short: {error}") from error
     if not model.ir_version or not model.graph.output or not model.opset_import:
         raise ValueError(
-            f"{name} is not ONNX, or cut short: it has no version, operators or output"
+            "not ONNX, or cut short: it has no version, operators or output"
         )
     outside = [t for t in _tensors(model) if t.data_location == t.EXTERNAL]
     for tensor in outside:
@@ -74,11 +98,11 @@ def parse(data: bytes, path: Path | None = None) -> tuple[Any, bool]:
 def version(model: Any) -> int:
     """Return the version of the operators of an ONNX ``model``.
 
-    Raises ``TypeError`` for one whose operators have no rules.
+    Raises ``NoRuleError`` for one whose operators have no rules.
     """
     found = {o.version for o in model.opset_import if o.domain in ("", "ai.onnx")}
     if len(found) != 1 or not OLDEST <= min(found) <= NEWEST:
-        raise TypeError(
+        raise NoRuleError(
             f"operators of the ONNX versions {sorted(found)}: versions {OLDEST} to "
             f"{NEWEST} have rules; onnx.version_converter may change them"
         )
@@ -166,7 +190,7 @@ def _bytes_of(tensor: Any) -> int:
     """How many bytes the numbers of ``tensor`` take."""
     kind = DTYPES.get(tensor.data_type)
     if kind is None:
-        raise TypeError(_no_dtype(tensor))
+        raise NoRuleError(_no_dtype(tensor))
     width = 2 if kind == "bfloat16" else np.dtype(kind).itemsize
     if any(n < 0 for n in tensor.dims):
         raise ValueError(f"weight {tensor.name!r} has the shape {list(tensor.dims)}")
@@ -185,7 +209,7 @@ def _no_dtype(tensor: Any) -> str:
 def to_array(tensor: Any) -> np.ndarray:
     """Return the numbers of an ONNX ``tensor`` in its own dtype.
 
-    Raises ``TypeError`` for dtypes without a rule, quantised ones among them, and
+    Raises ``NoRuleError`` for dtypes without a rule, quantised ones among them, and
     ``ValueError`` if the numbers do not fit its shape.
     """
     from onnx import numpy_helper

@@ -7,7 +7,8 @@ the file's own dtypes.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,25 @@ import torch
 from torch import Tensor
 
 from advlib.networks.graph import Builder, Graph
-from advlib.networks.onnx_bytes import parse, read_bytes, to_array, version
+from advlib.networks.onnx_bytes import (
+    NoRuleError,
+    naming,
+    parse,
+    read_bytes,
+    to_array,
+    version,
+)
 from advlib.networks.onnx_moves import MOVES, fold, move
 from advlib.networks.onnx_operators import RULES
 from advlib.networks.onnx_steps import Step, Value
 
 FLOATS = {1: "float32", 11: "float64"}  # by ONNX's numbers
-SHAPES = {"Shape", "Size"}  # of a value that depends on the input, yet constant
+# what numpy and torch raise for shapes and places that do not fit, and for huge ones
+OTHERS = RuntimeError, IndexError, MemoryError
 LOGITS = (
-    "the values before it have the same order: end the network one operator earlier"
+    "its inputs, the logits, have the same order as its outputs: end the network there"
 )
 HINTS = {
-    "Softmax": LOGITS,
-    "LogSoftmax": LOGITS,
     "HardSwish": "it is a product of two values that depend on the input",
     "Pow": "it is not piecewise linear; export GELU at version 20 or later as one node",
     "If": "a graph of fixed operators has rules: export without branches",
@@ -57,19 +64,16 @@ class OnnxNetwork:
 def read_onnx(path: str | Path) -> OnnxNetwork:
     """Return the network in the ``.onnx`` or ``.onnx.gz`` file at ``path``.
 
-    Operators that the output does not need are left out. Raises ``TypeError`` that
-    names the node for operators, options and dtypes that have no rule, and
-    ``ValueError`` for a file that is broken, for numbers that are NaN or infinite, and
-    for several inputs or outputs; ``ImportError`` without the package onnx.
+    Operators that the output does not need are left out. Raises ``NoRuleError``, a
+    ``TypeError``, that names the node for operators, options and dtypes that have no
+    rule, and ``ValueError`` for a file that is broken, for numbers that are NaN or
+    infinite, and for several inputs or outputs; ``ImportError`` without the package
+    onnx.
     """
     path = Path(path)
-    model, _ = parse(read_bytes(path), path)
-    try:
+    with naming(path):
+        model, _ = parse(read_bytes(path), path)
         return _read(model)
-    except TypeError as error:
-        raise TypeError(f"{path.name}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
 
 
 # ---------------------------------------------------------------------- signature
@@ -99,7 +103,7 @@ def _signature(model: Any) -> _Signature:
     (given,), (made,) = inputs, model.graph.output
     kind = given.type.tensor_type
     if kind.elem_type not in FLOATS:
-        raise TypeError(f"input {given.name!r} is not made of float32 or float64")
+        raise NoRuleError(f"input {given.name!r} is not made of float32 or float64")
     if not kind.HasField("shape"):
         raise ValueError(f"input {given.name!r} has no shape: export it with one")
     inside = tuple(_length(d) for d in kind.shape.dim)
@@ -194,7 +198,7 @@ def _begin(reading: _Reading, uses: Counter[str]) -> None:
             reading.values[tensor.name] = array
     for sparse in graph.sparse_initializer:
         if uses[sparse.values.name]:
-            raise TypeError(f"the weight {sparse.values.name!r} is stored as sparse")
+            raise NoRuleError(f"the weight {sparse.values.name!r} is stored as sparse")
 
 
 def _finite(array: np.ndarray) -> bool:
@@ -206,7 +210,7 @@ def _follow(reading: _Reading, node: Any, uses: Counter[str]) -> None:
     step = _step(reading, node, uses)
     try:
         found = _outputs(step, reading.signature.output)
-    except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
+    except (ValueError, ArithmeticError, *OTHERS) as error:
         raise ValueError(f"{step.kind} {step.name!r}: {error}") from error
     if step.attributes:
         raise step.refuse(f"nothing is known of its {', '.join(step.attributes)}")
@@ -237,17 +241,23 @@ def _step(reading: _Reading, node: Any, uses: Counter[str]) -> Step:
         tuple(o if uses[o] else "" for o in node.output), {}, reading.builder, node,
         once,
     )  # fmt: skip
-    if node.op_type in {f.name for f in reading.model.functions}:
+    own = {(_domain(f.domain), f.name) for f in reading.model.functions}
+    if (_domain(node.domain), node.op_type) in own:
         raise step.refuse(
             "it is a function of the file's own: dissolve these with "
             "onnx.inliner.inline_local_functions"
         )
-    if node.domain not in ("", "ai.onnx"):
+    if _domain(node.domain):
         raise step.refuse(f"it is of the domain {node.domain!r}, not ONNX's own")
     if "Quant" in node.op_type or node.op_type.startswith(("QLinear", "MatMulInt")):
         raise step.refuse("it is quantised; export the network with float weights")
     step.attributes = {a.name: _attribute(step, a) for a in node.attribute}
     return step
+
+
+def _domain(name: str) -> str:
+    """The domain ``name``, empty for ONNX's own."""
+    return "" if name == "ai.onnx" else name
 
 
 def _attribute(step: Step, attribute: Any) -> Any:
@@ -294,17 +304,18 @@ class Runtime:
 
     def __init__(self, source: str | Path | bytes) -> None:
         path = None if isinstance(source, bytes) else Path(source)
-        data = source if path is None else read_bytes(path)
-        model, outside = parse(data, path)
-        signature = _signature(model)
-        self._session = _session(model.SerializeToString() if outside else data)
+        with naming(path):
+            data = source if path is None else read_bytes(path)
+            model, outside = parse(data, path)
+            signature = _signature(model)
+            self._session = _session(model.SerializeToString() if outside else data)
         self._names = signature.input, signature.output
         self.input_shape, self.dtype = signature.inside, np.dtype(signature.dtype)
 
     def __call__(self, x: np.ndarray | Tensor) -> np.ndarray:
         """Return the outputs at each of ``x`` (N, *input_shape), of the file's dtype.
 
-        Raises ``ValueError`` for another shape or dtype.
+        Raises ``ValueError`` for another shape or dtype, and if onnxruntime fails.
         """
         x = np.asarray(x)
         if x.shape[1:] != self.input_shape or x.dtype != self.dtype or not len(x):
@@ -313,13 +324,13 @@ class Runtime:
                 f"{', '.join(map(str, self.input_shape))}) of {self.dtype}"
             )
         given, made = self._names
-        return np.stack([self._session.run([made], {given: one})[0] for one in x])
+        with _as_value_error("cannot run the model"):
+            return np.stack([self._session.run([made], {given: one})[0] for one in x])
 
 
 def _session(data: bytes) -> Any:
     try:
         import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
     except ImportError as error:
         raise ImportError(
             "running ONNX files needs the package onnxruntime: pip install onnxruntime"
@@ -327,14 +338,23 @@ def _session(data: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # its errors are raised, not printed too
-    kinds = errors.Fail, errors.InvalidGraph, errors.NotImplemented
-    kinds += errors.InvalidArgument, errors.InvalidProtobuf, errors.RuntimeException
-    try:
+    with _as_value_error("cannot open the model"):
         return onnxruntime.InferenceSession(
             data, options, providers=["CPUExecutionProvider"]
         )
+
+
+@contextmanager
+def _as_value_error(what: str) -> Iterator[None]:
+    """Turn onnxruntime's errors into ``ValueError``."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    kinds = errors.Fail, errors.InvalidGraph, errors.NotImplemented
+    kinds += errors.InvalidArgument, errors.InvalidProtobuf, errors.RuntimeException
+    try:
+        yield
     except kinds as error:
-        raise ValueError(f"onnxruntime cannot open the model: {error}") from error
+        raise ValueError(f"onnxruntime {what}: {error}") from error
 
 
 def compare_onnx(

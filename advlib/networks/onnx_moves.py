@@ -21,7 +21,7 @@ def fold(step: Step) -> list[np.ndarray]:
     """Return the outputs of a ``step`` whose inputs are constants.
 
     They are computed in the file's own dtypes, by onnx's reference. Raises
-    ``TypeError`` for what is random, and for what the reference cannot compute.
+    ``NoRuleError`` for what is random, and for what the reference cannot compute.
     """
     if step.kind == "Constant":
         return [_constant(step)]
@@ -87,7 +87,7 @@ def _in_place(step: Step, found: list[np.ndarray]) -> list[np.ndarray]:
 def move(step: Step) -> list[int]:
     """Return the outputs of a ``step`` that only moves entries of its first input.
 
-    Raises ``TypeError`` and ``ValueError`` as its operator does.
+    Raises ``NoRuleError`` and ``ValueError`` as its operator does.
     """
     node = step.variable(0)
     found = MOVES[step.kind](step, step.places(node))

@@ -2,7 +2,7 @@
 
 ``RULES`` has a function for each operator that has a rule; operators that only move
 entries about are in ``onnx_moves``. An operator or option without a rule is refused
-with a ``TypeError`` that names the node.
+with a ``NoRuleError`` that names the node.
 """
 
 import math
@@ -34,7 +34,7 @@ def _total(step: Step, factors: list[float]) -> int:
         else:
             part = factor * step.numbers(i)
             shift = part if shift is None else shift + part
-    builder, shape = step.builder, torch.broadcast_shapes(*shapes)
+    builder, shape = step.builder, np.broadcast_shapes(*shapes)
     if len(weights) == 1 and 1.0 not in weights.values():
         ((node, factor),) = weights.items()
         node = builder.scale(node, factor, shift, step.name)
@@ -215,10 +215,10 @@ def _batch_norm(step: Step) -> Value:
     if not (variance + eps > 0).all():
         raise ValueError(f"a variance of {step.name!r} is not positive")
     factor = scale / (variance + eps).sqrt()
-    rank = len(step.shape(0))
-    if rank < 2:
-        raise step.refuse("its input has one axis only")
-    ones = [1] * (rank - 2)
+    shape = step.shape(0)
+    if len(shape) < 2 or any(n.shape != shape[1:2] for n in (scale, bias, mean)):
+        raise ValueError(f"its numbers do not fit the channels of {shape}")
+    ones = [1] * (len(shape) - 2)
     factor, shift = factor.view(-1, *ones), (bias - mean * factor).view(-1, *ones)
     return step.builder.scale(node, factor, shift, step.name)
 

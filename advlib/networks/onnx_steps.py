@@ -15,6 +15,7 @@ from torch import Tensor
 
 from advlib.networks.graph import Affine, Builder
 from advlib.networks.maps import Convolution, Matrix, Pick, Scale, Transposed
+from advlib.networks.onnx_bytes import NoRuleError
 
 HALFWAY = {
     "Erf": "Erf has a rule only within GELU, x / 2 * (1 + Erf(x / sqrt(2)))",
@@ -63,9 +64,9 @@ class Step:
     node: Any
     once: set[int] = field(default_factory=set)
 
-    def refuse(self, why: str) -> TypeError:
+    def refuse(self, why: str) -> NoRuleError:
         """Return the error that names the node and says ``why``."""
-        return TypeError(f"no rule for {self.kind} {self.name!r}: {why}")
+        return NoRuleError(f"no rule for {self.kind} {self.name!r}: {why}")
 
     # ------------------------------------------------------------------ inputs
 
@@ -78,7 +79,7 @@ class Step:
         return isinstance(self.value(i), int)
 
     def variable(self, i: int) -> int:
-        """Return the node of input ``i``; raises ``TypeError`` for all others."""
+        """Return the node of input ``i``; raises ``NoRuleError`` for all others."""
         value = self.value(i)
         if isinstance(value, int):
             return value
@@ -87,7 +88,7 @@ class Step:
         raise self.refuse(f"input {i} must depend on the network's input")
 
     def array(self, i: int) -> np.ndarray:
-        """Return the constant input ``i``; raises ``TypeError`` for all others."""
+        """Return the constant input ``i``; raises ``NoRuleError`` for all others."""
         value = self.value(i)
         if isinstance(value, np.ndarray):
             return value
@@ -100,7 +101,7 @@ class Step:
     def numbers(self, i: int, *, finite: bool = True) -> Tensor:
         """Return the constant input ``i`` as float64, exactly.
 
-        Raises ``TypeError`` for whole numbers, and ``ValueError`` for NaN and
+        Raises ``NoRuleError`` for whole numbers, and ``ValueError`` for NaN and
         infinity, the latter only with ``finite``.
         """
         array = self.array(i)
@@ -112,7 +113,7 @@ class Step:
         return numbers
 
     def whole(self, i: int) -> list[int]:
-        """Return the constant input ``i``, whole numbers; else ``TypeError``."""
+        """Return the constant input ``i``, whole numbers; else ``NoRuleError``."""
         array = self.array(i)
         if array.dtype.kind not in "iu":
             raise self.refuse(f"{self._called(i)} holds {array.dtype}, not integers")
@@ -125,7 +126,10 @@ class Step:
         return self.attributes.pop(name, default)
 
     def number(self, name: str, default: float) -> float:
-        """Return the attribute ``name``, a number; ``TypeError`` for NaN, infinity."""
+        """Return the attribute ``name``, ``default`` if it is not given.
+
+        Raises ``NoRuleError`` for NaN, infinity and what is no number.
+        """
         value = self.take(name, default)
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise self.refuse(f"the attribute {name} is {value}")
@@ -141,7 +145,8 @@ class Step:
     def integers(self, name: str, default: Sequence[int], low: int = 0) -> list[int]:
         """Return the attribute ``name``, as many as ``default``, none below ``low``."""
         values = list(self.take(name, default))
-        if len(values) != len(default) or any(v < low for v in values):
+        whole = all(isinstance(v, int) and v >= low for v in values)
+        if len(values) != len(default) or not whole:
             raise self.refuse(
                 f"{name} is {values}; it takes {len(default)} numbers from {low} on"
             )
@@ -171,7 +176,10 @@ class Step:
         return self.builder.shape(self.variable(i))
 
     def pick(self, node: int, places: np.ndarray) -> int:
-        """Return ``node`` with its entries at ``places``, -1 for zero."""
+        """Return the entries of ``node`` at ``places``, -1 for zero.
+
+        Raises ``ValueError`` if there are none.
+        """
         shape, size = places.shape, math.prod(self.builder.shape(node))
         if not places.size:
             raise ValueError(f"its output of shape {shape} is empty")
@@ -192,7 +200,7 @@ class Step:
         weighs = (Matrix, Convolution, Transposed, Scale)
         if not own or not isinstance(op.map, weighs):
             return builder.scale(node, 1.0, by, self.name)
-        if torch.broadcast_shapes(by.shape, shape) != shape:
+        if np.broadcast_shapes(by.shape, shape) != shape:
             return builder.scale(node, 1.0, by, self.name)
         bias = by if op.bias is None else op.bias + by
         return builder.affine(builder.nodes[node].inputs[0], op.map, bias, self.name)

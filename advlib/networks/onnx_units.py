@@ -6,6 +6,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +67,7 @@ def _extreme(step: Step) -> int:
     every = range(len(step.values))
     rows = list(dict.fromkeys(step.variable(i) for i in every if step.is_variable(i)))
     ends = [step.numbers(i) for i in every if not step.is_variable(i)]
-    shape = torch.broadcast_shapes(*(step.shape(i) for i in every))
+    shape = np.broadcast_shapes(*(step.shape(i) for i in every))
     pair = builder.maximum if upper else builder.minimum
     while len(rows) > 1:
         rows = [*rows[2:], pair(rows[0], rows[1], step.name)]

@@ -70,8 +70,13 @@ def _inside(step: Step, weight: Tensor) -> tuple[int, ...]:
     return shape[1:]
 
 
-def _bias(step: Step, axes: int) -> Tensor | None:
-    return None if step.value(2) is None else step.numbers(2).view(-1, *[1] * axes)
+def _bias(step: Step, outside: Sequence[int]) -> Tensor | None:
+    if step.value(2) is None:
+        return None
+    bias = step.numbers(2)
+    if bias.shape != outside[:1]:
+        raise ValueError(f"a bias {tuple(bias.shape)} for {outside[0]} channels")
+    return bias.view(-1, *[1] * (len(outside) - 1))
 
 
 def _conv(step: Step) -> int:
@@ -84,10 +89,11 @@ def _conv(step: Step) -> int:
     pads = _pads(step, inside[1:], reach, strides)
     groups = step.integer("group", 1)
     linear = Convolution(weight, inside, tuple(strides), pads, tuple(dilations), groups)
-    return _on_image(step, linear, _bias(step, axes))
+    return _on_image(step, linear)
 
 
-def _on_image(step: Step, linear: Convolution | Transposed, bias: Tensor | None) -> int:
+def _on_image(step: Step, linear: Convolution | Transposed) -> int:
+    bias = _bias(step, linear.outside)
     node = step.builder.reshape(step.variable(0), linear.inside, step.name)
     node = step.builder.affine(node, linear, bias, step.name)
     return step.builder.reshape(node, (1, *linear.outside), step.name)
@@ -111,7 +117,7 @@ def _conv_transpose(step: Step) -> int:
     of = Convolution(weight, outside, tuple(strides), pads, tuple(dilations), groups)
     if of.outside != inside:
         raise step.refuse(f"output_padding {more} with strides {strides}")
-    return _on_image(step, Transposed(of), _bias(step, axes))
+    return _on_image(step, Transposed(of))
 
 
 def _transposed_pads(
@@ -144,8 +150,12 @@ def _pool_options(step: Step) -> tuple[list[int], list[int], Pads, list[int], bo
         step.integers(name, [1] * len(sides), 1) for name in ("strides", "dilations")
     )
     ceil = bool(step.integer("ceil_mode", 0))
-    if ceil and step.attributes.get("auto_pad", "NOTSET") != "NOTSET":
-        raise step.refuse("ceil_mode together with auto_pad")
+    auto = step.attributes.get("auto_pad", "NOTSET")
+    if auto != "NOTSET" and (ceil or max(dilations, default=1) > 1):
+        raise step.refuse(
+            f"auto_pad {auto!r} with ceil_mode or dilations, which runtimes read "
+            "differently: give pads"
+        )
     pads = _pads(step, sides, _reach(kernel, dilations), strides)
     return kernel, strides, pads, dilations, ceil
 
