@@ -296,6 +296,17 @@ def test_pooling_at_random(seed, tmp_path):
     agrees(path, count=5)
 
 
+@pytest.mark.parametrize("include", [0, 1])
+def test_averages_at_the_end(include, tmp_path):
+    for n, stride, ends in ((7, 2, [0, 0]), (8, 3, [1, 1]), (9, 2, [2, 1])):
+        options = {"kernel_shape": [4], "strides": [stride], "pads": ends}
+        node = N(
+            "AveragePool", ["x"], ["y"], ceil_mode=1, count_include_pad=include,
+            **options,
+        )  # fmt: skip
+        agrees(saved(tmp_path, [node], (2, 3, n), opset=19))
+
+
 def convolution(rng: np.random.Generator, kind: str) -> tuple[dict, dict, tuple]:
     """The options of a convolution at random, its weights, and a shape for it."""
     axes, groups = int(rng.integers(1, 4)), int(rng.integers(1, 3))
@@ -392,6 +403,7 @@ def test_shapes_are_folded(tmp_path):
 
 
 GELU = {"c": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+GELU["two"] = np.float32(2)
 
 
 def test_gelu_and_silu_spelled_out(tmp_path):
@@ -400,7 +412,7 @@ def test_gelu_and_silu_spelled_out(tmp_path):
     for back in (
         [N("Mul", ["x", "d"], ["e"]), N("Mul", ["e", "half"], ["y"])],
         [N("Mul", ["half", "x"], ["e"]), N("Mul", ["e", "d"], ["y"])],
-        [N("Mul", ["d", "half"], ["e"]), N("Mul", ["e", "x"], ["y"])],
+        [N("Div", ["d", "two"], ["e"]), N("Mul", ["e", "x"], ["y"])],
     ):
         network = agrees(saved(tmp_path, front + back, F3, GELU))
         assert [network.graph.nodes[i].op.name for i in network.graph.units] == ["gelu"]
@@ -517,6 +529,112 @@ def test_what_has_no_rule_is_named(kind, options, says, inside, tmp_path):
         read_onnx(saved(tmp_path, [node], inside, opset=opset))
     assert f"{kind} 'the_node'" in str(error.value)
     assert "net.onnx" in str(error.value)
+
+
+A, B = numbers(2, 3), numbers(4)
+MISFITS = [  # operator, constants, options, what the error says, shape
+    ("Reshape", [I64([-2, 6])], {}, "a shape of", F3),
+    ("Reshape", [I64([5, 5])], {}, "cannot reshape", F3),
+    ("Reshape", [np.float32([3, 4])], {}, "not integers", F3),
+    ("Unsqueeze", [], {}, "no axes", F3),
+    ("Slice", [], {}, "starts or ends", F3),
+    ("Slice", [I64([2]), I64([2]), I64([1])], {}, "empty", F3),
+    ("Split", [I64([1, 1])], {"axis": 2}, "cannot be split", F3),
+    ("Split", [], {"axis": 1}, "equal parts", F3),
+    ("Tile", [I64([2])], {}, "repeats", F3),
+    ("DepthToSpace", [], {"blocksize": 2, "mode": "XYZ"}, "DCR and CRD", F4),
+    ("Resize", [None, np.float32([1, 1, 2, 1.5])], {}, "by whole factors", F4),
+    ("Resize", [None, np.float32([1, 1, 2, 2])], {"mode": "linear"}, "whole", F4),
+    ("Resize", [None, np.float32([2, 2])], {}, "2 factors for 4 axes", F4),
+    ("Gemm", [A], {}, "not two axes", F3),
+    ("Gemm", [A, A], {}, "does not take", (2, 3)),
+    ("Add", [I64([1, 2, 3, 4])], {}, "not floats", F3),
+    ("Relu", [], {"alpha": 1.0}, "nothing is known of its alpha", F3),
+    ("LeakyRelu", [], {"alpha": float("nan")}, "alpha is nan", F3),
+    ("Flatten", [], {"axis": 1.5}, "not whole", F3),
+    ("Gelu", [], {"approximate": "other"}, "approximation 'other'", F3),
+    ("Clip", [B, B], {}, "not one number", F3),
+    ("BatchNormalization", [abs(B)] * 4, {}, "do not fit the channels", F3),
+    ("BatchNormalization", [B] * 3 + [abs(B)], {"training_mode": 1}, "inference", F4),
+    ("Dropout", [np.float32(0.5), np.bool_(True)], {}, "training mode", F3),
+    ("Conv", [A], {}, "1 to 3 axes", (2, 3)),
+    ("Conv", [numbers(4, 4, 2, 2)], {"kernel_shape": [3, 3]}, "kernel_shape", F4),
+    ("Conv", [numbers(4, 4, 2, 2), numbers(1)], {}, "a bias", F4),
+    ("Conv", [numbers(4, 4, 2, 2)], {"pads": [1, 1, 1, 1], "auto_pad": "VALID"},
+     "auto_pad 'VALID' with pads", F4),
+    ("Conv", [numbers(4, 4, 2, 2)], {"strides": [0, 1]}, "strides is", F4),
+    ("Conv", [numbers(4, 3, 2, 2)], {}, "does not take", F4),
+    ("ConvTranspose", [numbers(4, 4, 2, 2)], {"output_padding": [1, 1]},
+     "output_padding", F4),
+    ("AveragePool", [], {"kernel_shape": [9, 9]}, "wider", F4),
+    ("AveragePool", [], {"kernel_shape": [1, 1], "pads": [1] * 4}, "padding", F4),
+    ("ReduceSum", [I64([1, -2])], {}, "named twice", F3),
+    ("Pad", [I64([1, 1])], {}, "pads for", F3),
+    ("Pad", [I64([0, -1, 0, 0, 0, 0])], {"mode": "edge"}, "negative pads", F3),
+    ("Pad", [I64([0, 3, 0, 0, 0, 0])], {"mode": "reflect"}, "on a length of 3", F3),
+    ("Pad", [I64([0, 3, 0, 0, 0, 0])], {"mode": "other"}, "reflect, edge", F3),
+    ("Where", [B, B], {}, "input 0", F3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "constants", "options", "says", "inside"), MISFITS)
+def test_what_does_not_fit_is_said(kind, constants, options, says, inside, tmp_path):
+    names = [f"c{k}" if c is not None else "" for k, c in enumerate(constants)]
+    weights = {n: c for n, c in zip(names, constants, strict=True) if n}
+    made = ["y", "rest"] if kind == "Split" else ["y"]
+    opset = 20 if kind == "Gelu" else 17
+    node = N(kind, ["x", *names], made, name="the_node", **options)
+    with pytest.raises((NoRuleError, ValueError), match=says) as error:
+        read_onnx(saved(tmp_path, [node], inside, weights, opset=opset))
+    assert f"{kind} 'the_node'" in str(error.value)
+
+
+def test_other_outputs_and_constants_without_a_rule(tmp_path):
+    pool = N("MaxPool", ["x"], ["p", "i"], kernel_shape=[2, 2])
+    nodes = [pool, N("Cast", ["i"], ["f"], to=1), N("Add", ["p", "f"], ["y"])]
+    with pytest.raises(NoRuleError, match="output of indices is used"):
+        read_onnx(saved(tmp_path, nodes, F4))
+    agrees(saved(tmp_path, [pool, N("Relu", ["p"], ["y"])], F4))
+    nodes = [N("Dropout", ["x"], ["d", "m"]), N("Where", ["m", "d", "x"], ["y"])]
+    with pytest.raises(NoRuleError, match="training mode"):
+        read_onnx(saved(tmp_path, nodes, F3))
+    nodes = [N("MatMul", ["a", "a"], ["b"]), N("Add", ["x", "b"], ["y"])]
+    with pytest.raises(
+        NoRuleError, match="MatMul 'b': the constant cannot be computed"
+    ):
+        read_onnx(saved(tmp_path, nodes, F3, {"a": A}))
+    nodes = [N("Constant", [], ["c"], value_string="no"), N("Add", ["x", "c"], ["y"])]
+    with pytest.raises(NoRuleError, match="its value is value_string"):
+        read_onnx(saved(tmp_path, nodes, F3))
+    nodes = [N("Div", ["a", "a"], ["b"]), N("Add", ["x", "b"], ["y"])]
+    with pytest.raises(ValueError, match="constant 'b' holds NaN"):
+        read_onnx(saved(tmp_path, nodes, F3, {"a": np.float32(0)}))
+    nodes = [N("Gather", ["a", "x"], ["y"])]
+    with pytest.raises(NoRuleError, match="second input depends"):
+        read_onnx(saved(tmp_path, nodes, F3, {"a": A}))
+    nodes = [
+        N("Mul", ["x", "s"], ["z"]),
+        N("Erf", ["z"], ["e"]),
+        N("Relu", ["e"], ["y"]),
+    ]
+    with pytest.raises(NoRuleError, match="Relu 'y': Erf has a rule only within GELU"):
+        read_onnx(saved(tmp_path, nodes, F3, {"s": np.float32(0.5**0.5)}))
+    nodes = [N("Greater", ["x", "s"], ["g"]), N("Not", ["g"], ["y"])]
+    with pytest.raises(NoRuleError, match="Not 'y': there are rules"):
+        read_onnx(saved(tmp_path, nodes, F3, {"s": np.float32(1)}))
+
+
+def test_sparse_weights_have_no_rule(tmp_path):
+    values = numpy_helper.from_array(numbers(2), "w")
+    sparse = helper.make_sparse_tensor(
+        values, numpy_helper.from_array(I64([0, 3])), [4]
+    )
+    model = make([N("Add", ["x", "w"], ["y"])], F3)
+    model.graph.sparse_initializer.append(sparse)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(NoRuleError, match="'w' is stored as sparse"):
+        read_onnx(path)
 
 
 def test_two_values_that_depend_on_the_input(tmp_path):
@@ -704,8 +822,7 @@ def test_damaged_files_are_refused_or_still_agree(tmp_path):
         path.write_bytes(bytes(data))
         try:
             network, runtime = read_onnx(path), Runtime(path)
-        except (ValueError, NoRuleError) as error:
-            assert "net.onnx" in str(error)
+        except (ValueError, NoRuleError):
             continue
         assert compare_onnx(network, runtime, count=2, lower=-1) < CLOSE
         read += 1
