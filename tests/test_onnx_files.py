@@ -18,6 +18,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from advlib.networks.maps import Matrix  # noqa: E402
 from advlib.networks.onnx_bytes import NoRuleError, parse  # noqa: E402
 from advlib.networks.onnx_files import (  # noqa: E402
     OnnxNetwork,
@@ -140,6 +141,7 @@ TAKES = [  # kind, shape of x, the constants, options
     ("Slice", F4, [I64([-1]), I64([-99]), I64([2]), I64([-2])], {}),
     ("Slice", F4, [I64([4, 5]), I64([0, -2**63]), I64([2, -1]), I64([-1, -3])], {}),
     ("Slice", F4, [I64([0]), I64([2**63 - 1]), I64([-1]), I64([3])], {}),
+    ("Slice", F4, [I64([9, -1]), I64([-99, 0]), I64([1, 3]), I64([-1, -1])], {}),
     ("ReduceSum", F4, [I64([1, -1])], {"keepdims": 0}),
     ("ReduceSum", F4, [I64([2])], {}),
     ("Split", F3, [I64([1, 3])], {"axis": -1}),
@@ -378,6 +380,15 @@ def test_values_that_meet(tmp_path):
         agrees(saved(tmp_path, first + chain, (1, 4), {**weights, "m": mask}))
 
 
+def test_the_pieces_of_a_split(tmp_path):
+    split = N("Split", ["x"], ["p", "q", "r"], axis=2, num_outputs=3)
+    for name in "pqr":
+        nodes = [split, N("Relu", [name], ["y"])]
+        agrees(saved(tmp_path, nodes, (1, 3, 7), opset=18))
+    join = N("Concat", ["r", "p", "q"], ["y"], axis=2)
+    agrees(saved(tmp_path, [split, join], (1, 3, 7), opset=18))
+
+
 def test_shapes_are_folded(tmp_path):
     weights = {
         "zero": I64(0), "at": I64([0]), "minus": I64([-1]), "two": I64([2]),
@@ -421,6 +432,14 @@ def test_gelu_and_silu_spelled_out(tmp_path):
     agrees(saved(tmp_path, silu, F3))
     quick = [N("Mul", ["x", "c"], ["a"]), N("Sigmoid", ["a"], ["s"])]
     agrees(saved(tmp_path, [*quick, N("Mul", ["x", "s"], ["y"])], F3, GELU))
+    for broken in (
+        [N("Add", ["x", "one"], ["a"]), N("Sigmoid", ["a"], ["s"])],
+        [N("Mul", ["x", "row"], ["a"]), N("Sigmoid", ["a"], ["s"])],
+        [N("Relu", ["x"], ["a"]), N("Sigmoid", ["a"], ["s"])],
+    ):
+        product = [*broken, N("Mul", ["x", "s"], ["y"])]
+        with pytest.raises(NoRuleError, match="such products have a rule only as"):
+            read_onnx(saved(tmp_path, product, F3, {**GELU, "row": numbers(4)}))
     wrong = {**GELU, "c": np.float32(1.5)}
     for broken in (wrong, {**GELU, "one": np.float32(0.9)}):
         with pytest.raises(TypeError, match=r"only within GELU"):
@@ -457,7 +476,9 @@ def test_a_bias_of_its_own_joins_the_matrix_before_it(tmp_path):
     )
     assert len(network.graph.nodes) == 2
     shared = [N("Add", ["a", "c"], ["b"]), N("Max", ["a", "b"], ["y"])]
-    agrees(saved(tmp_path, [first, *shared], (1, 4), weights))
+    network = agrees(saved(tmp_path, [first, *shared], (1, 4), weights))
+    maps = [getattr(node.op, "map", None) for node in network.graph.nodes]
+    assert sum(isinstance(linear, Matrix) for linear in maps) == 1
 
 
 def test_dead_branches_and_the_old_style(tmp_path):
