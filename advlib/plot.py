@@ -222,6 +222,7 @@ def name_ends(ax: Axes, *, fontsize: float = 8) -> None:
     lines = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
     if not lines:
         raise ValueError("no line of these axes has a label")
+    ax.get_xlim(), ax.get_ylim()  # limits that nobody has asked for are not made yet
     place = ax.transData + ax.transAxes.inverted()  # of a point, in parts of the axes
     ends = [tuple(place.transform(line.get_xydata()[-1])) for line in lines]
     order = sorted(range(len(lines)), key=lambda k: ends[k][1])

@@ -120,7 +120,7 @@ def test_sums_broadcast_and_rows_join():
     graph = builder.graph(builder.reshape(both, (12,)))
     want = torch.cat([x - x.mean(1, keepdim=True), x], 2).flatten(1)
     torch.testing.assert_close(graph(x), want)
-    assert graph.readers[0] == [1, 3, 4] or len(graph.readers[0]) == 3
+    assert len(graph.readers[0]) == 3  # mean, difference, joined
 
 
 def test_what_does_not_fit_is_said():

@@ -248,6 +248,16 @@ def test_names_on_a_logarithmic_axis_stand_at_their_ends():
     assert heights == pytest.approx([1 / 3, 1.0])
 
 
+def test_names_stand_beside_axes_whose_limits_nobody_has_asked_for():
+    """Limits are made when they are asked for: before, ends lie far off the page."""
+    _, ax = plt.subplots()
+    ax.plot([1, 60], [90, 70], label="long")
+    ax.plot([1, 15], [90, 75], label="short")
+    plot.name_ends(ax)
+    assert all(0 < text.get_position()[1] < 1 for text in ax.texts)
+    assert all(1 < text.get_position()[0] < 1.2 for text in ax.texts)
+
+
 def test_both_sides_closes_in_on_the_exact_line():
     """Lower bounds rise towards the exact line, upper ones fall; none crosses it."""
     _, ax = plt.subplots()

@@ -105,7 +105,10 @@ class Graph:
         return self.values(x)[-1]
 
     def values(self, x: Tensor) -> list[Tensor]:
-        """Return the value of every node at ``x`` (N, *inside), in order."""
+        """Return the value of every node at ``x`` (N, *inside), in order.
+
+        Raises ``ValueError`` for inputs of another shape.
+        """
         if tuple(x.shape[1:]) != self.inside:
             raise ValueError(f"inputs of {tuple(x.shape[1:])}, not {self.inside}")
         found: list[Tensor] = []
@@ -157,9 +160,9 @@ def _moved(node: Node, like: Tensor) -> Node:
 
 @dataclass
 class Builder:
-    """Grows a graph; every method adds what it says and returns the node's number.
+    """Grows a graph; each method adds nodes and returns the number of the last.
 
-    ``name`` of a method: what errors and traces call the node. Raises ``ValueError``
+    ``name`` of a method: what errors call the node. Raises ``ValueError``
     for shapes that do not fit and for numbers that are NaN or infinite.
     """
 
@@ -197,7 +200,10 @@ class Builder:
     # ------------------------------------------------------------- affine maps
 
     def input(self, shape: Sequence[int], name: str = "input") -> int:
-        """The input, of ``shape`` without batch; comes first."""
+        """Add the input ``name``, of ``shape`` without batch.
+
+        Raises ``ValueError`` unless it comes first.
+        """
         if self.nodes:
             raise ValueError("a graph has one input, and it comes first")
         return self._add(Input(), (), shape, name)
@@ -205,7 +211,11 @@ class Builder:
     def affine(
         self, node: int, linear: Map, bias: Tensor | None = None, name: str = ""
     ) -> int:
-        """``linear`` of ``node`` plus ``bias``, which broadcasts to the output."""
+        """Add ``linear`` of ``node`` plus ``bias``, which broadcasts; its ``name``.
+
+        Raises ``ValueError`` for shapes that do not fit and numbers that are not
+        finite.
+        """
         if linear.inside != self.shape(node):
             raise ValueError(f"inputs of {self.shape(node)}, not {linear.inside}")
         for part in (getattr(linear, "weight", None), getattr(linear, "factor", None)):
@@ -216,13 +226,13 @@ class Builder:
         return self._add(Affine(linear, bias), (node,), linear.outside, name)
 
     def reshape(self, node: int, shape: Sequence[int], name: str = "") -> int:
-        """The same numbers in another ``shape``."""
+        """Add ``node`` read in another ``shape``; its ``name``."""
         if tuple(shape) == self.shape(node):
             return node
         return self.affine(node, Reshape(self.shape(node), tuple(shape)), name=name)
 
     def pick(self, node: int, index: Tensor, name: str = "") -> int:
-        """The entries of ``node`` at ``index``, places in its flat order (``Pick``)."""
+        """Add the entries of ``node`` at ``index`` (see ``Pick``); its ``name``."""
         return self.affine(node, Pick(index, self.shape(node)), name=name)
 
     def places(self, node: int) -> Tensor:
@@ -233,7 +243,7 @@ class Builder:
         self, node: int, factor: Tensor | float, shift: Tensor | float | None = None,
         name: str = "",
     ) -> int:  # fmt: skip
-        """``factor`` times ``node`` plus ``shift``; both may broadcast."""
+        """Add ``factor`` times ``node`` plus ``shift``; both broadcast; ``name``."""
         factor = torch.as_tensor(factor, dtype=torch.float64).detach()
         shape = torch.broadcast_shapes(factor.shape, self.shape(node))
         if shift is not None:
@@ -243,7 +253,7 @@ class Builder:
         return self.affine(node, Scale(factor, tuple(shape)), shift, name)
 
     def expand(self, node: int, shape: Sequence[int], name: str = "") -> int:
-        """``node`` repeated to ``shape`` by the rules of broadcasting."""
+        """Add ``node`` broadcast to ``shape``; its ``name``."""
         if tuple(shape) == self.shape(node):
             return node
         return self.pick(node, self.places(node).expand(*shape).contiguous(), name)
@@ -252,12 +262,12 @@ class Builder:
         self, node: int, weight: Tensor, bias: Tensor | None = None, axis: int = -1,
         name: str = "",
     ) -> int:  # fmt: skip
-        """``weight`` (out, in) times ``node`` along ``axis``, plus ``bias``."""
+        """Add ``weight`` times ``node`` along ``axis``, plus ``bias``; its ``name``."""
         weight = weight.detach().double()
         return self.affine(node, Matrix(weight, self.shape(node), axis), bias, name)
 
     def mean(self, node: int, axes: Sequence[int], name: str = "") -> int:
-        """The mean over ``axes``, which stay with length 1."""
+        """Add the mean of ``node`` over ``axes``, which stay; its ``name``."""
         for axis in axes:
             n = self.shape(node)[axis]
             row = torch.full((1, n), 1 / n, dtype=torch.float64)
@@ -265,17 +275,20 @@ class Builder:
         return node
 
     def sum(self, nodes: Sequence[int], name: str = "") -> int:
-        """The sum of several ``nodes``, whose shapes broadcast."""
+        """Add the sum of several ``nodes``, whose shapes broadcast; its ``name``."""
         shape = torch.broadcast_shapes(*(self.shape(n) for n in nodes))
         nodes = [self.expand(n, shape, name) for n in nodes]
         return nodes[0] if len(nodes) == 1 else self._add(Sum(), nodes, shape, name)
 
     def difference(self, first: int, second: int, name: str = "") -> int:
-        """``first`` minus ``second``, whose shapes broadcast."""
+        """Add ``first`` minus ``second``, whose shapes broadcast; its ``name``."""
         return self.sum([first, self.scale(second, -1.0, name=name)], name)
 
     def concat(self, nodes: Sequence[int], axis: int, name: str = "") -> int:
-        """The ``nodes`` one after the other along ``axis``, counted without batch."""
+        """Add the ``nodes`` joined along ``axis``, counted without batch; its ``name``.
+
+        Raises ``ValueError`` for shapes that differ elsewhere.
+        """
         shapes = [list(self.shape(n)) for n in nodes]
         axis %= len(shapes[0])
         total = sum(shape.pop(axis) for shape in shapes)
@@ -287,33 +300,36 @@ class Builder:
     # --------------------------------------------------- units and their kin
 
     def unit(self, node: int, kind: str, *options: float, name: str = "") -> int:
-        """The unit ``kind`` (one of ``UNITS``) at each entry of ``node``."""
+        """Add the unit ``kind``, with its ``options``, of ``node``; its ``name``.
+
+        Raises ``ValueError`` for a kind that is none of ``UNITS``.
+        """
         if kind not in UNITS:
             raise ValueError(f"no unit {kind!r}: there are {sorted(UNITS)}")
         return self._add(Unit(kind, options), (node,), self.shape(node), name)
 
     def relu(self, node: int, name: str = "") -> int:
-        """max(node, 0)."""
+        """Add max(z, 0) of ``node`` z; its ``name``."""
         return self.unit(node, "relu", name=name)
 
     def leaky_relu(self, node: int, slope: Tensor | float, name: str = "") -> int:
-        """ReLU(z) - ``slope`` ReLU(-z) = slope z + (1 - slope) ReLU(z)."""
+        """Add slope z + (1 - ``slope``) ReLU(z) of ``node`` z; its ``name``."""
         slope = torch.as_tensor(slope, dtype=torch.float64)
         on = self.scale(self.relu(node, name), 1 - slope, name=name)
         return self.sum([self.scale(node, slope, name=name), on], name)
 
     def maximum(self, first: int, second: int, name: str = "") -> int:
-        """max(a, b) = b + ReLU(a - b)."""
+        """Add b + ReLU(a - b), of ``first`` a and ``second`` b; its ``name``."""
         over = self.relu(self.difference(first, second, name), name)
         return self.sum([second, over], name)
 
     def minimum(self, first: int, second: int, name: str = "") -> int:
-        """min(a, b) = b - ReLU(b - a)."""
+        """Add b - ReLU(b - a), of ``first`` a and ``second`` b; its ``name``."""
         under = self.relu(self.difference(second, first, name), name)
         return self.difference(second, under, name)
 
     def absolute(self, node: int, name: str = "") -> int:
-        """|z| = 2 ReLU(z) - z."""
+        """Add 2 ReLU(z) - z, the absolute value of ``node`` z; its ``name``."""
         twice = self.scale(self.relu(node, name), 2.0, name=name)
         return self.difference(twice, node, name)
 
@@ -321,9 +337,10 @@ class Builder:
         self, node: int, low: Tensor | float | None, high: Tensor | float | None,
         name: str = "",
     ) -> int:  # fmt: skip
-        """Cut to ``low`` .. ``high``: low + ReLU(z - low), then high - ReLU(high - z).
+        """Add ``node`` z cut to ``low`` .. ``high``; its ``name``.
 
-        None: no end on that side. The upper end is cut last, as torch does.
+        low + ReLU(z - low), then high - ReLU(high - z): the upper end is cut last, as
+        torch does. None: no end on that side.
         """
         if low is not None:
             low = torch.as_tensor(low, dtype=torch.float64)
@@ -340,11 +357,15 @@ class Builder:
         padding: Sequence[tuple[int, int]], dilation: Sequence[int], *,
         ceil: bool = False, name: str = "",
     ) -> int:  # fmt: skip
-        """The maximum over windows of the last axes, one after the other axis.
+        """Add the maximum over windows of the last axes of ``node``; its ``name``.
+
+        ``kernel``, ``stride``, ``padding`` (before and behind) and ``dilation`` have
+        one entry an axis, and one axis is taken after the other.
 
         The padding is never the maximum, so a window's entry outside stands for one
         inside. ``ceil``: windows that begin inside or in the padding before and reach
-        beyond the end count, as in torch.
+        beyond the end count, as in torch. Raises ``ValueError`` for a window that does
+        not fit or lies in the padding.
         """
         first = len(self.shape(node)) - len(kernel)
         for i, k in enumerate(kernel):

@@ -313,7 +313,7 @@ class Reshape:
         return self
 
     def to(self, like: Tensor) -> "Reshape":
-        """Return the map itself: it holds no numbers."""
+        """Return the map itself: it holds nothing to be made ``like`` another."""
         return self
 
 

@@ -9,17 +9,20 @@ from torch import Tensor
 
 
 def gelu(z: Tensor) -> Tensor:
-    """Return z times the normal distribution function at z (Hendrycks and Gimpel)."""
+    """Return ``z`` times the normal distribution function at z.
+
+    Hendrycks and Gimpel 2016, arXiv:1606.08415.
+    """
     return z * 0.5 * torch.erfc(-z / math.sqrt(2))
 
 
 def gelu_tanh(z: Tensor) -> Tensor:
-    """Return the approximation of ``gelu`` by a tanh, which some networks compute."""
+    """Return the approximation of ``gelu`` at ``z`` by a tanh, which some compute."""
     return F.gelu(z, approximate="tanh")
 
 
 def softplus(z: Tensor, beta: float = 1.0) -> Tensor:
-    """Return log(1 + exp(beta z)) / beta, without torch's threshold.
+    """Return log(1 + exp(``beta`` ``z``)) / beta, without torch's threshold.
 
     torch returns z itself once beta z is above 20, which is 2e-9 / beta too low.
     """
@@ -27,12 +30,12 @@ def softplus(z: Tensor, beta: float = 1.0) -> Tensor:
 
 
 def elu(z: Tensor, alpha: float = 1.0) -> Tensor:
-    """Return z where z > 0, else ``alpha`` (exp(z) - 1)."""
+    """Return ``z`` where z > 0, else ``alpha`` (exp(z) - 1)."""
     return torch.where(z > 0, z, alpha * torch.expm1(z.clamp(max=0)))
 
 
 def silu(z: Tensor) -> Tensor:
-    """Return z times the logistic function at z."""
+    """Return ``z`` times the logistic function at z."""
     return z * torch.sigmoid(z)
 
 

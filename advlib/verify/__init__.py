@@ -1,0 +1,1 @@
+"""Answers to questions about networks: ``sat`` with a point, or ``unsat``."""
