@@ -569,6 +569,8 @@ MISFITS = [  # operator, constants, options, what the error says, shape
     ("Resize", [None, np.float32([2, 2])], {}, "2 factors for 4 axes", F4),
     ("Gemm", [A], {}, "not two axes", F3),
     ("Gemm", [A, A], {}, "does not take", (2, 3)),
+    ("MatMul", [A], {}, "no product of", F3),
+    ("MatMul", [numbers(2, 4, 3)], {}, "shape", (3, 5, 4)),
     ("Add", [I64([1, 2, 3, 4])], {}, "not floats", F3),
     ("Relu", [], {"alpha": 1.0}, "nothing is known of its alpha", F3),
     ("LeakyRelu", [], {"alpha": float("nan")}, "alpha is nan", F3),

@@ -6,7 +6,7 @@ with a ``NoRuleError`` that names the node.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -177,8 +177,7 @@ def _matmul(step: Step) -> Value:
             "both factors depend on the input; a constant weight has a rule"
         )
     node, weight = step.variable(1 - left), step.numbers(int(left))
-    empty = [torch.empty(step.shape(i), device="meta") for i in (0, 1)]
-    shape = torch.matmul(*empty).shape
+    shape = _product_shape(step.shape(0), step.shape(1))
     if weight.dim() == 1:
         weight = weight[:, None] if left else weight[None]
     if len(builder.shape(node)) == 1:
@@ -191,6 +190,16 @@ def _matmul(step: Step) -> Value:
     else:
         product = _many(step, node, weight, left)
     return builder.reshape(product, shape, step.name)
+
+
+def _product_shape(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a matrix product by the rules of numpy."""
+    rows, columns = first[:-1], second[-1:] if len(second) > 1 else ()
+    inner = second[-2] if columns else second[-1]
+    if first[-1] != inner:
+        raise ValueError(f"no product of {tuple(first)} and {tuple(second)}")
+    lead = np.broadcast_shapes(rows[:-1], second[:-2])
+    return (*lead, *rows[-1:], *columns)
 
 
 def _many(step: Step, node: int, weight: Tensor, left: bool) -> int:
