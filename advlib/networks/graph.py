@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -245,10 +246,10 @@ class Builder:
     ) -> int:  # fmt: skip
         """Add ``factor`` times ``node`` plus ``shift``; both broadcast; ``name``."""
         factor = torch.as_tensor(factor, dtype=torch.float64).detach()
-        shape = torch.broadcast_shapes(factor.shape, self.shape(node))
+        shape = np.broadcast_shapes(factor.shape, self.shape(node))
         if shift is not None:
             shift = torch.as_tensor(shift, dtype=torch.float64).detach()
-            shape = torch.broadcast_shapes(shape, shift.shape)
+            shape = np.broadcast_shapes(shape, shift.shape)
         node = self.expand(node, shape, name)
         return self.affine(node, Scale(factor, tuple(shape)), shift, name)
 
@@ -276,7 +277,7 @@ class Builder:
 
     def sum(self, nodes: Sequence[int], name: str = "") -> int:
         """Add the sum of several ``nodes``, whose shapes broadcast; its ``name``."""
-        shape = torch.broadcast_shapes(*(self.shape(n) for n in nodes))
+        shape = np.broadcast_shapes(*(self.shape(n) for n in nodes))
         nodes = [self.expand(n, shape, name) for n in nodes]
         return nodes[0] if len(nodes) == 1 else self._add(Sum(), nodes, shape, name)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -208,7 +209,7 @@ class Scale:
     inside: Shape
 
     def __post_init__(self) -> None:
-        if torch.broadcast_shapes(self.factor.shape, self.inside) != self.inside:
+        if np.broadcast_shapes(self.factor.shape, self.inside) != self.inside:
             raise ValueError(
                 f"a factor {tuple(self.factor.shape)} does not fit {self.inside}"
             )
