@@ -66,7 +66,7 @@ def walk_back(
     *,
     pushes: Mapping[int, Tensor] | None = None,
 ) -> Backward:
-    """Return a lower bound, linear on the input, of ``rows`` z of ``net``'s layer ``k``.
+    """Return a lower bound, linear on the input, of ``rows`` of layer ``k`` of ``net``.
 
     ``rows`` (B or 1, S, n); ``lines`` of each layer below k, (B or 1, n) or with rows
     of their own (B, S, n). ``pushes`` (like lines): what multipliers of phases add to
