@@ -153,51 +153,62 @@ def proved(case, sign, slope, offset, left, right):
     cuts = [s * hint + e for s in (1, -1) for e in (tiny, -tiny)] if hint else [0]
     left, right = mp.mpf(left), mp.mpf(right)
     knots = sorted([left, right, *(mp.mpf(c) for c in cuts if left < c < right)])
-    found = []
     for a, b in itertools.pairwise(knots):
-        if name == "elu" and a == 0 < b:  # a line there, so both ends suffice
-            found += [decided(gap, a, a, 0), decided(gap, b, b, 0)]
-        else:
-            found.append(decided(cache(gap), a, b, 60))
-    return together(found)
+        line = name == "elu" and a == 0 < b  # there both ends suffice
+        for part in [(a, a), (b, b)] if line else [(a, b)]:
+            verdict = halved(cache(gap), *part)
+            if not verdict:
+                return verdict
+    return True
 
 
-def together(found):
-    return False if False in found else all(found) or None
+def halved(gap, a, b):
+    """What ``decided`` says of [a, b] or of all of its parts, of at most 2000."""
+    parts = [(a, b)]
+    for _ in range(2000):
+        if not parts:
+            return True
+        a, b = parts.pop()
+        verdict = decided(gap, a, b)
+        if verdict is None:
+            middle = (a + b) / 2
+            parts += [(a, middle), (middle, b)]
+        elif not verdict:
+            return False
+    return None
 
 
-def decided(gap, a, b, depth):
+def decided(gap, a, b):
     """Whether the first of the three intervals that ``gap`` returns is >= 0 on [a, b].
 
     Where the third, the second derivative, has one sign, the slope has its range at the
     ends: so the least value is at an end, or above two tangents. Else the mean value
-    theorem may decide.
+    theorem may decide. None if it is not decided.
     """
     ends = gap(a)[0], gap(b)[0]
     if min(e.b for e in ends) < 0:
         return False
-    safe = all(e.a >= 0 for e in ends)
-    wide, middle = gap((a, b)), (a + b) / 2
-    if safe and (wide[0].a >= 0 or wide[2].b <= 0):
-        return True
-    if safe and (gap(middle)[0] - abs(wide[1]) * (b - a) / 2).a >= 0:
-        return True
-    if wide[2].a >= 0:
-        if safe and (gap(a)[1].a >= 0 or gap(b)[1].b <= 0):
-            return True
-        z = middle
-        for _ in range(8):  # Newton: the tangent at z, seen at both ends
-            f, df, ddf = gap(z)
-            if f.b < 0:
-                return False
-            if min((f + df * (a - z)).a, (f + df * (b - z)).a) >= 0:
-                return True
-            step = mp.mpf(df.mid) / mp.mpf(ddf.mid) if ddf.mid != 0 else 0
-            z = min(max(z - step, a), b)
-    if depth == 0:
+    if min(e.a for e in ends) < 0:
         return None
-    halves = (a, middle), (middle, b)
-    return together([decided(gap, *half, depth - 1) for half in halves])
+    wide, middle = gap((a, b)), (a + b) / 2
+    if wide[0].a >= 0 or wide[2].b <= 0:
+        return True
+    if (gap(middle)[0] - abs(wide[1]) * (b - a) / 2).a >= 0:
+        return True
+    if wide[2].a < 0:
+        return None
+    if gap(a)[1].a >= 0 or gap(b)[1].b <= 0:
+        return True
+    z = middle
+    for _ in range(8):  # Newton: the tangent at z, seen at both ends
+        f, df, ddf = gap(z)
+        if f.b < 0:
+            return False
+        if min((f + df * (a - z)).a, (f + df * (b - z)).a) >= 0:
+            return True
+        step = mp.mpf(df.mid) / mp.mpf(ddf.mid) if ddf.mid != 0 else 0
+        z = min(max(z - step, a), b)
+    return None
 
 
 def segments(name, count, seed=0):
