@@ -505,6 +505,19 @@ def test_each_row_may_choose_its_own_lines():
         torch.testing.assert_close(pair.upper_slope, lines.upper_slope.expand(5, 3)[4])
 
 
+def test_a_choice_outside_0_and_1_is_cut():
+    left = torch.tensor([-1.0, 0.3, -2.0])
+    for name, (far, near) in itertools.product(
+        sorted(UNITS), [(-3.0, 0.0), (7.0, 1.0)]
+    ):
+        lines = [
+            unit_lines(name, left, left + 2, at=torch.full_like(left, at))
+            for at in (far, near)
+        ]
+        for line, want in zip(*lines, strict=True):
+            assert torch.equal(line, want)
+
+
 def test_unknown_units_and_options_are_refused():
     z = torch.zeros(1)
     with pytest.raises(ValueError, match="no lines"):
