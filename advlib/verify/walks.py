@@ -109,7 +109,7 @@ def _spread(
 ) -> None:
     """Add what ``rows`` of a layer make of the values of its ``sources``."""
     for j, m in sources:
-        part = m.pull(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:2], -1)
+        part = m.pull(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:2], *m.inside)
         at[j] = at[j] + part if j in at else part
 
 
@@ -141,7 +141,7 @@ def walk_forward(
         z = net.layers[j - 1].bias
         for i, m in net.layers[j - 1].sources:
             flat = values[i].reshape(-1, values[i].shape[-1])
-            z = z + m.push(flat).view(*x.shape[:2], -1)
+            z = z + m.push(flat).view(*x.shape[:2], *m.outside)
         inner[j] = z
         if j < k:
             line, below = lines[j], found.rows[j] > 0
