@@ -22,6 +22,7 @@ from advlib.networks.maps import (
     Scale,
     Shape,
     flat_places,
+    pooling_places,
 )
 from advlib.networks.units import UNITS
 
@@ -376,19 +377,12 @@ class Builder:
 
     def _pool_axis(self, node: int, axis: int, options: tuple, name: str) -> int:
         """The maximum over windows along one ``axis``, as a tournament."""
-        k, stride, (before, behind), dilation, ceil = options
         n, places = self.shape(node)[axis], self.places(node)
-        room = n + before + behind - dilation * (k - 1) - 1
-        count = room // stride + 1
-        if ceil and room % stride and count * stride < n + before:
-            count += 1
-        if count < 1:
-            raise ValueError(f"{name or 'max pooling'}: a window is wider than {n}")
-        starts = torch.arange(count)[:, None] * stride - before
-        at = starts + torch.arange(k) * dilation
-        inside = (at >= 0) & (at < n)
-        if not inside.any(1).all():
-            raise ValueError(f"{name or 'max pooling'}: a window lies in the padding")
+        try:
+            at = pooling_places(n, *options)
+        except ValueError as error:
+            raise ValueError(f"{name or 'max pooling'}: {error}") from None
+        k, inside = at.shape[1], (at >= 0) & (at < n)
         some = at.gather(1, inside.int().argmax(1, keepdim=True))
         at = torch.where(inside, at, some)
         if k == 1:

@@ -337,3 +337,28 @@ def dense(linear: Map, like: Tensor, *, batch: int = 4096) -> Tensor:
 def flat_places(shape: Sequence[int]) -> Tensor:
     """Return the number of each entry of an array of ``shape``: what ``Pick`` takes."""
     return torch.arange(math.prod(shape)).view(*shape)
+
+
+def pooling_places(
+    n: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int,
+    ceil: bool,
+) -> Tensor:  # fmt: skip
+    """Return which of ``n`` places along an axis each window reads: (windows, kernel).
+
+    ``padding`` (before, behind) and what lies beyond it are places below 0 or not below
+    ``n``. ``kernel``, ``stride`` and ``dilation`` are one number each; with ``ceil`` a
+    window counts that reaches beyond the end but begins before it, as in torch. Raises
+    ``ValueError`` for a window that is too wide or lies in the padding.
+    """
+    before, behind = padding
+    room = n + before + behind - dilation * (kernel - 1) - 1
+    count = room // stride + 1
+    if ceil and room % stride and count * stride < n + before:
+        count += 1
+    if count < 1:
+        raise ValueError(f"a window is wider than {n}")
+    starts = torch.arange(count)[:, None] * stride - before
+    at = starts + torch.arange(kernel) * dilation
+    if not ((at >= 0) & (at < n)).any(1).all():
+        raise ValueError("a window lies in the padding")
+    return at

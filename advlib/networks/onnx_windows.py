@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advlib.networks.maps import Convolution, Transposed
+from advlib.networks.maps import Convolution, Transposed, pooling_places
 from advlib.networks.onnx_steps import Step
 
 Pads = tuple[tuple[int, int], ...]
@@ -189,20 +189,14 @@ def _averages(
 
     Padding counts with ``include``, what lies beyond it never.
     """
-    before, behind = pads
-    room = n + before + behind - dilation * (k - 1) - 1
-    count = room // stride + 1
-    if ceil and room % stride and count * stride < n + before:
-        count += 1
-    if count < 1:
-        raise ValueError(f"a window of {step.name!r} is wider than {n}")
-    at = torch.arange(count)[:, None] * stride - before + torch.arange(k) * dilation
+    try:
+        at = pooling_places(n, k, stride, pads, dilation, ceil)
+    except ValueError as error:
+        raise ValueError(f"{step.name!r}: {error}") from None
     inside = (at >= 0) & (at < n)
-    counted = at < n + behind if include else inside
-    if not inside.any(1).all():
-        raise ValueError(f"a window of {step.name!r} lies in the padding")
+    counted = at < n + pads[1] if include else inside
     share = inside.double() / counted.sum(1, keepdim=True)
-    weight = torch.zeros(count, n, dtype=torch.float64)
+    weight = torch.zeros(len(at), n, dtype=torch.float64)
     return weight.scatter_add(1, at.clamp(0, n - 1), share)
 
 
